@@ -1,0 +1,44 @@
+"""Package metadata: `pip install -e .[dev]`; accelerators with `.[tpu]` or `.[cuda]`."""
+from setuptools import find_packages, setup
+
+setup(
+    name="cc_jax",
+    version="0.1.0",
+    description="Concept-centric SigLIP pretraining in JAX: phrases and what they attend to, aligned with images.",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["cc_jax", "cc_jax.*"]),
+    package_data={"cc_jax.data": ["tagger/*.json"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array-record>=0.8.1",
+        "etils[epath]>=1.12",
+        "flax>=0.12",
+        "grain>=0.2.12",
+        "jax>=0.10",
+        "jaxtyping>=0.3",
+        "matplotlib>=3.9",
+        "ml_collections>=1.0",
+        "nltk>=3.9",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.25",
+        "pillow>=11.0",
+        "sentencepiece>=0.2",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.9",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10"],
+        "cuda": ["jax[cuda13]>=0.10"],
+        "prepare": ["apache-beam>=2.70"],
+        "dev": [
+            "hypothesis>=6.100",
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "pytest>=8.0",
+            "ruff>=0.12",
+        ],
+    },
+)
