@@ -1,0 +1,144 @@
+"""What a noun phrase is, as data: word classes, compound prepositions, one chunk grammar, and phrases to leave out.
+
+A tagger gives Penn Treebank tags; `refine` corrects them with the word lists below; `chunk` finds the phrases in the
+refined tags. Tags added here: COLOUR, PART (the head of "a group of people"), OF (its "of") and PREP (a word of
+"in front of"). Words are lower case throughout.
+"""
+from collections.abc import Sequence
+from functools import lru_cache
+
+from nltk.chunk import RegexpParser
+
+# "the black/NN and white/JJ dog": taggers waver between noun and adjective, so colours have a tag of their own.
+COLOURS = frozenset(
+    "beige black blond blonde blue brown cyan gold golden gray green grey khaki magenta maroon navy orange pink "
+    "purple red silver tan teal turquoise violet white yellow".split())
+
+# "a group/PART of/OF people" is one phrase: the head alone says nothing one can see.
+PARTITIVES = frozenset(
+    "bag body bottle bowl box bunch bundle can class cluster couple crowd cup family field flock game glass group "
+    "groups herd kind kinds line lot lots number pack pair pairs piece pieces pile plate row rows series set slice "
+    "sort stack stream team tub type types variety".split())
+
+# "a boy jumps/NNS off a wall", "a man walking/NN": what follows a noun and looks like one, but says what it does.
+# Without those that name things as often: "water skis", "two red crosses".
+VERBS = frozenset(
+    "balances balancing carries carrying catches catching celebrates celebrating climbing climbs crossing dances "
+    "dancing dives diving drinking drives driving eating eats enjoying enjoys fighting fights floats flying grinning "
+    "grins hits hitting holding holds jumping jumps kicking kicks kissing laughing laughs laying leading leads "
+    "leaning leans leaping leaps looking looks lying marches marching moves moving performing performs pitches "
+    "pitching playing plays poses posing practices practicing prepares preparing pulling pulls pushes pushing reading "
+    "reads resting rests rides riding running runs singing sings sits sitting skating skiing sleeping sleeps sliding "
+    "smiles smiling smokes smoking speaking speaks standing stands stares staring surfing surfs swimming swims "
+    "swinging takes taking talking talks throwing throws tunes tuning waiting waits walking walks watches watching "
+    "wearing wears working".split())
+
+# "a cat in front of a car" holds a cat and a car, but no front. Longer ones first where one begins another.
+COMPOUND_PREPOSITIONS = tuple(tuple(phrase.split()) for phrase in (
+    "on the other side of", "on the left side of", "on the right side of", "to the left side of",
+    "to the right side of", "at the bottom of", "at the edge of", "at the end of", "at the side of", "at the top of",
+    "by the side of", "in the back of", "in the center of", "in the front of", "in the middle of", "in the midst of",
+    "on the back of", "on the edge of", "on the left of", "on the right of", "on the side of", "on the top of",
+    "to the front of", "to the left of", "to the right of", "to the side of", "in back of", "in front of", "left of",
+    "next to", "on top of", "out of", "outside of", "right of", "because of",
+))
+
+# Dropped where they are the whole phrase: places in the picture, the picture itself, and words for anything at all.
+STOP_PHRASES = frozenset(
+    "air back background bottom center centre day distance edge end foreground front fun left lot middle midair number "
+    "one order other others own part rest right side sides sort kind time top type use view way "
+    "image images photo photograph photographs photos picture pictures "
+    "thing things there".split())
+
+# Nouns to a tagger, but they name nothing.
+PRONOUNS = frozenset(
+    "anybody anyone anything everybody everyone everything nobody nothing somebody someone something".split())
+
+# Dropped at the start of a phrase; "no" stays, because "no shirt" is not "shirt".
+DETERMINERS = frozenset(
+    "a an the this that these those some any each every another all both either such "
+    "my your his her its our their whose".split())
+
+_MODIFIER = "<CD|JJ.*|COLOUR|VB[DGN]>"
+_PIECES = {
+    # "a large group of" people
+    "partitive": r"(<DT|PRP\$>?<CD|JJ.*>*<PART><OF>)?",
+    # "his running" dog, "a very long striped" scarf; a participle needs something before it: not "wearing hats"
+    "modifiers": rf"(<DT|PRP\$>{_MODIFIER}*|<DT|PRP\$>?<RB>?<CD|JJ.*|COLOUR>{_MODIFIER}*)?",
+    # "black and white" dog, "tall, old" man
+    "joined": rf"(<COLOUR|JJ>(<,>?<CC>|<,>){_MODIFIER}+)?",
+    # "tennis ball"
+    "nouns": r"<NN.*|PART>+",
+    # man "'s left hand"
+    "possessed": rf"(<POS>{_MODIFIER}*<NN.*>+)?",
+}
+_RULES = (
+    "".join(_PIECES.values()),
+    r"<DT|PRP\$><CD|JJ.*|COLOUR>*<JJ>",     # "a small boy/JJ": the tagger missed the noun
+    r"<COLOUR>(<CC><COLOUR>)?",             # a woman in "black and white"
+)
+GRAMMAR = "\n".join(["NP:", *("{" + rule + "}" for rule in _RULES)])
+_CHUNKABLE = ("NN", "JJ", "DT", "PRP$", "CD", "CC", ",", "POS", "RB", "VBD", "VBG", "VBN", "COLOUR", "PART", "OF")
+_LONGEST = 60       # tokens; the parser's regular expressions take quadratic time on one endless run
+
+
+def refine(words: Sequence[str], tags: Sequence[str]) -> list[str]:
+    """Corrects Penn tags by the word lists above.
+
+    Args:
+      words: lower-case tokens of one sentence.
+      tags: their Penn Treebank tags.
+    Returns: as many tags, with COLOUR, PART, OF and PREP where they apply.
+    """
+    tags = list(tags)
+    following = [*words[1:], ""]
+    for i, word in enumerate(words):
+        if word in PRONOUNS:
+            tags[i] = "PRP"
+        elif not any(map(str.isalnum, word)) and tags[i] not in (",", "POS"):
+            tags[i] = "."                   # taggers take a quotation mark or a bracket for anything
+        elif word in COLOURS:
+            tags[i] = "COLOUR"
+        elif word in PARTITIVES and following[i] == "of":
+            tags[i] = "PART"
+        elif word == "of" and i and tags[i - 1] == "PART":
+            tags[i] = "OF"
+        elif word in VERBS and i and tags[i].startswith("NN") and tags[i - 1].startswith(("NN", "JJ")):
+            if i + 1 == len(words) or not tags[i + 1].startswith("NN"):     # but "a climbing wall" stays a noun
+                tags[i] = "VBZ" if word.endswith("s") else "VB"
+        elif word in _PREPOSITIONS_BY_FIRST_WORD:
+            for phrase in _PREPOSITIONS_BY_FIRST_WORD[word]:
+                if tuple(words[i:i + len(phrase)]) == phrase:
+                    tags[i:i + len(phrase)] = ["PREP"] * len(phrase)
+                    break
+    return tags
+
+
+def chunk(tags: Sequence[str]) -> list[tuple[int, int]]:
+    """Finds the noun phrases in refined tags, as token ranges [start, end), in order and without overlap."""
+    ranges, run = [], []
+    for i, tag in enumerate([*tags, "END"]):
+        if tag.startswith(_CHUNKABLE) and len(run) < _LONGEST:
+            run.append(tag)
+            continue
+        if run:
+            ranges += [(i - len(run) + start, i - len(run) + end) for start, end in _chunk_run(tuple(run))]
+        run = [tag] if tag.startswith(_CHUNKABLE) else []
+    return ranges
+
+
+@lru_cache(maxsize=100_000)     # few runs of tags make up most captions
+def _chunk_run(tags: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    tree = _parser().parse(list(enumerate(tags)))
+    return tuple((child[0][0], child[-1][0] + 1) for child in tree if not isinstance(child, tuple))
+
+
+@lru_cache(maxsize=1)
+def _parser() -> RegexpParser:
+    return RegexpParser(GRAMMAR)
+
+
+_PREPOSITIONS_BY_FIRST_WORD = {
+    first: [phrase for phrase in COMPOUND_PREPOSITIONS if phrase[0] == first]
+    for first in {phrase[0] for phrase in COMPOUND_PREPOSITIONS}
+}
