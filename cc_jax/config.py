@@ -76,8 +76,8 @@ class Config:
 
 def steps(duration: int | str, total_steps: int) -> int:
     """A duration in steps: a number of steps, or a share of the run such as "2 %". At least 1."""
-    if isinstance(duration, int) and duration > 0:
-        return duration
+    if str(duration).isdecimal() and int(duration) > 0:  # a number given on the command line may come as text
+        return int(duration)
     try:
         value, percent = str(duration).split("%")
         share = float(value) / 100

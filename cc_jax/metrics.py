@@ -1,0 +1,118 @@
+"""Where numbers go: JSON lines and TensorBoard files, and the live progress line with ETA."""
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+from tensorboardX import SummaryWriter
+
+
+class Writer:
+    """Appends metrics to `workdir/metrics.jsonl` and to TensorBoard event files under `workdir/tensorboard`.
+
+    A resumed run passes its first step: lines of that step and later, left by the run that was killed, are dropped.
+    With `active=False` (all processes but the first) nothing is written.
+    """
+
+    def __init__(self, workdir: str, first_step: int = 0, active: bool = True):
+        self._file, self._board = None, None
+        if not active:
+            return
+        path = Path(workdir) / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if is_before(line, first_step)]
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(line + "\n" for line in kept))
+            partial.rename(path)
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=first_step or None)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """`step`: the number of updates made when the values were taken."""
+        if self._file is None:
+            return
+        values = {name: float(value) for name, value in values.items()}
+        # JSON has no NaN: a value that is not finite is written as its name.
+        self._file.write(json.dumps({"step": step} | {k: v if math.isfinite(v) else str(v) for k, v in values.items()})
+                         + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
+
+
+def is_before(line: str, step: int) -> bool:
+    """Whether a line of metrics.jsonl is whole and belongs to the updates before and including `step`."""
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError):  # the last line of a killed run may be cut
+        return False
+
+
+def read(workdir: str) -> list[dict]:
+    """All lines of a run's metrics.jsonl."""
+    lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines if is_before(line, sys.maxsize)]
+
+
+def duration(seconds: float) -> str:
+    """5025 -> "1 h 23 min"."""
+    seconds = int(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 3600 else f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def grouped(number: int) -> str:
+    """12345 -> "12 345"."""
+    return f"{number:,}".replace(",", " ")
+
+
+class Progress:
+    """The live line of a run: rewritten in place on a terminal, a new line every `every_seconds` elsewhere."""
+
+    def __init__(self, total_steps: int, stream=None, every_seconds: float = 10.0):
+        self._total, self._stream = total_steps, stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._every, self._last, self._width = (0.5 if self._live else every_seconds), -math.inf, 0
+
+    def show(self, step: int, text: str, eta_seconds: float, force: bool = False) -> None:
+        now = time.monotonic()
+        if now - self._last < self._every and not force:
+            return
+        self._last = now
+        line = f"step {grouped(step)}/{grouped(self._total)}  {text}  ETA {duration(eta_seconds)}"
+        self._stream.write("\r" + line.ljust(self._width) if self._live else line + "\n")
+        self._stream.flush()
+        self._width = len(line)
+
+    def done(self) -> None:
+        """Leaves the live line on the screen."""
+        if self._live and self._width:
+            self._stream.write("\n")
+
+
+def say(text: str) -> None:
+    """A line for the person who watches, from the first process only."""
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+def describe_losses(values: Mapping[str, float]) -> str:
+    """"loss 3.214 (siglip 1.101, phrase 2.009, attention 10.4)"."""
+    parts = ", ".join(f"{name.removeprefix('loss/').removeprefix('concept_')} {value:.4g}"
+                      for name, value in values.items() if name.startswith("loss/"))
+    return f"loss {values['loss']:.3f} ({parts})"
+
+
+def loss_line(values: Mapping[str, float]) -> str:
+    """"loss 3.214 (siglip 1.101, phrase 2.009, attention 10.4)  812 images/s  MFU 48 %  input 0.3 %"."""
+    return (f"{describe_losses(values)}  {values['images_per_second']:.0f} images/s  "
+            f"MFU {100 * values['mfu']:.0f} %  input {100 * values['input_wait']:.1f} %")

@@ -1,0 +1,173 @@
+"""Images of every kind, really made by Pillow, against pixels known from how they were made."""
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cc_jax.data.transforms import MAX_PIXELS, ImageError, decode, resize
+
+GRADIENT = np.stack(np.meshgrid(np.arange(40), np.arange(30), [7]), -1)[:, :, 0].astype(np.uint8) * 5  # (30, 40, 3)
+
+
+def encode(image: Image.Image, form: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG of that size as its header says, without pixels."""
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def reason(data: bytes, **options) -> str:
+    with pytest.raises(ImageError) as error:
+        decode(data, **options)
+    return error.value.reason
+
+
+@pytest.mark.parametrize("form, options", [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})])
+def test_lossless_formats_give_the_very_pixels(form, options):
+    np.testing.assert_array_equal(decode(encode(Image.fromarray(GRADIENT), form, **options)), GRADIENT)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_is_decoded(progressive):
+    pixels = decode(encode(Image.fromarray(GRADIENT), "JPEG", quality=95, progressive=progressive))
+    assert pixels.dtype == np.uint8 and np.abs(pixels.astype(int) - GRADIENT).max() < 20
+
+
+def test_a_cmyk_jpeg_becomes_rgb():
+    red = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    pixels = decode(encode(red, "JPEG", quality=95))
+    assert pixels.shape == (8, 8, 3) and np.abs(pixels.astype(int) - (255, 0, 0)).max() < 10
+
+
+def test_a_palette_image_becomes_rgb():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 0])
+    image.putdata([0, 1])
+    assert decode(encode(image, "PNG")).tolist() == [[[10, 20, 30], [200, 100, 0]]]
+
+
+@pytest.mark.parametrize("mode, value", [("L", 77), ("1", 255)])
+def test_grey_and_black_and_white_become_rgb(mode, value):
+    assert decode(encode(Image.new(mode, (3, 2), value), "PNG")).tolist() == [[[value] * 3] * 3] * 2
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_keeps_its_upper_byte(form):
+    image = Image.fromarray(np.array([[0, 255, 256, 40_000, 65_535]], np.uint16))
+    assert decode(encode(image, form))[0, :, 0].tolist() == [0, 0, 1, 156, 255]
+
+
+def test_transparent_pixels_are_laid_over_white():
+    image = Image.new("RGBA", (3, 1))
+    image.putdata([(10, 20, 30, 0), (0, 0, 0, 128), (10, 20, 30, 255)])
+    assert decode(encode(image, "PNG"))[0].tolist() == [[255] * 3, [127] * 3, [10, 20, 30]]
+
+
+def test_a_transparent_palette_entry_is_laid_over_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 0])
+    image.putdata([0, 1])
+    assert decode(encode(image, "PNG", transparency=0))[0].tolist() == [[255] * 3, [200, 100, 0]]
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+def test_the_first_frame_of_an_animation_counts(form):
+    red, blue = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
+    pixels = decode(encode(red, form, save_all=True, append_images=[blue]))
+    assert pixels.shape == (16, 16, 3) and np.abs(pixels.astype(int) - (255, 0, 0)).max() < 5
+
+
+def test_an_image_of_one_pixel_is_decoded_and_resized():
+    pixels = decode(encode(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG"))
+    assert pixels.tolist() == [[[1, 2, 3]]]
+    assert resize(pixels, 4).tolist() == [[[1, 2, 3]] * 4] * 4
+
+
+@pytest.mark.parametrize("size", [(50_000, 50_000), (9_000, 9_000), (1, MAX_PIXELS + 1)])
+def test_a_bomb_is_refused_without_decoding(size):
+    assert reason(png(*size)) == "image_bomb"
+
+
+def test_a_bomb_that_pillow_would_warn_of_leaves_no_trace_on_the_screen(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(png(12_000, 12_000))
+    script = ("import sys, pathlib; from cc_jax.data import transforms\n"
+              "try: transforms.decode(pathlib.Path(sys.argv[1]).read_bytes())\n"
+              "except transforms.ImageError as error: print(error.reason)")
+    done = subprocess.run([sys.executable, "-W", "default", "-c", script, tmp_path / "bomb.png"], text=True,
+                          capture_output=True, cwd=Path(__file__).parents[2])
+    assert (done.stdout, done.stderr) == ("image_bomb\n", "")
+
+
+def test_the_limit_on_pixels_is_inclusive():
+    data = encode(Image.fromarray(GRADIENT), "PNG")
+    assert decode(data, max_pixels=30 * 40).shape == (30, 40, 3)
+    assert reason(data, max_pixels=30 * 40 - 1) == "image_bomb"
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.97])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_a_truncated_image_is_refused(form, share):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encode(Image.fromarray(noise), form)
+    assert reason(data[:int(len(data) * share)]) in ("image_truncated", "image_undecodable")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_cut_in_its_pixels_is_called_truncated(progressive):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encode(Image.fromarray(noise), "JPEG", progressive=progressive)
+    assert reason(data[:len(data) // 2]) == "image_truncated"
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", png(0, 5)])
+def test_what_is_no_image_is_undecodable(data):
+    assert reason(data) == "image_undecodable"
+
+
+def test_pixels_of_unknown_range_are_refused():
+    assert reason(encode(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF")) == "image_mode"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")       # pytest undoes the filters that an import sets
+@given(st.data())
+def test_damaged_files_give_pixels_or_an_image_error(data):
+    """Whatever bytes are changed, nothing else is raised."""
+    form = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"]))
+    damaged = bytearray(encode(Image.fromarray(GRADIENT), form))
+    for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=8)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    try:
+        assert decode(bytes(damaged), max_pixels=2**20).shape[2] == 3
+    except ImageError as error:
+        assert error.reason.startswith("image_") and error.detail
+
+
+def test_resize_averages_on_the_way_down():
+    """A checkerboard of black and white, made sixteen times smaller, is grey everywhere: no aliasing."""
+    board = np.kron(np.indices((64, 64)).sum(0) % 2, np.ones((1, 1), int)).astype(np.uint8) * 255
+    small = resize(np.repeat(board[:, :, None], 3, axis=2), 4)
+    assert np.abs(small.astype(int) - 127.5).max() < 3
+
+
+def test_resize_does_not_keep_the_aspect():
+    """A ramp from left to right stays one from edge to edge."""
+    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 8, 0).repeat(3, 2)      # (8, 64, 3)
+    square = resize(ramp, 16)
+    assert square.shape == (16, 16, 3) and (np.diff(square[0, :, 0].astype(int)) > 0).all()
+    assert np.ptp(square[:, :, 0], axis=0).max() == 0
