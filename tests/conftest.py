@@ -1,5 +1,7 @@
 """Fixtures and helpers that several test files use."""
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -8,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Compiled programs are kept between runs of the tests, and shared with the commands they start.
-CACHE = ROOT / ".cache" / "jax"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
@@ -22,3 +24,36 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no development data in {folder}; set CC_JAX_TEST_DATA to its folder to run this test.")
     return folder
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Runs one of the project's commands as a user would, `python -m MODULE ARGUMENTS`, from the repository's root."""
+    def run(module: str, *arguments: str, fails: bool = False, devices: int = 1) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600,
+            env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"})
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done
+    return run
+
+
+@pytest.fixture(scope="session")
+def shapes_dir(tmp_path_factory) -> Path:
+    """A small prepared dataset of drawn scenes, with its test split and compositional suite."""
+    from cc_jax.data import prepare
+
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    prepare.prepare("shapes:scenes=300,test_scenes=40,suite_scenes=40", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, shapes_dir) -> Path:
+    """The workdir of a few steps of a tiny model with the concept losses on `shapes_dir`."""
+    from cc_jax.train import train
+    from configs import shapes_cc
+
+    workdir = tmp_path_factory.mktemp("runs") / "concepts"
+    train(shapes_cc.get_config(f"data={shapes_dir},runlocal").to_dict(), str(workdir))
+    return workdir

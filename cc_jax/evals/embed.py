@@ -1,0 +1,54 @@
+"""Embeddings of pictures and texts by a model's plain forward pass: what every evaluator stands on."""
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from cc_jax.data.tokenizer import Tokenizer
+from cc_jax.data.transforms import decode, resize
+from cc_jax.models.two_towers import TwoTowers
+from cc_jax.sharding import over_batch, replicated
+from cc_jax.step import pixels
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """`images`: encoded image files (bytes) -> l2-normalised (N, D); `texts`: strings -> l2-normalised (N, D)."""
+    images: Callable[[Iterable[bytes]], Float[np.ndarray, "N D"]]
+    texts: Callable[[Sequence[str]], Float[np.ndarray, "N D"]]
+
+
+def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callable[[dict], Embedder]:
+    """The function params -> Embedder, compiled once. Uses the transforms and the tokenizer of training."""
+    rows = -(-BATCH // mesh.size) * mesh.size
+    forward = lambda function: jax.jit(function, out_shardings=replicated(mesh))
+    image_tower = forward(lambda params, x: model.apply({"params": params}, pixels(x), None)[0])
+    text_tower = forward(lambda params, x: model.apply({"params": params}, None, x)[1])
+
+    def run(tower, params, batches: Iterator[np.ndarray]) -> Float[np.ndarray, "N D"]:
+        embeddings = []
+        for batch in batches:
+            full = np.concatenate([batch, np.zeros((rows - len(batch), *batch.shape[1:]), batch.dtype)])
+            embeddings.append(np.asarray(tower(params, jax.device_put(full, over_batch(mesh))))[:len(batch)])
+        return np.concatenate(embeddings)
+
+    def embedder(params) -> Embedder:
+        return Embedder(
+            images=lambda files: run(image_tower, params, (
+                np.stack([resize(decode(file), res) for file in chunk]) for chunk in chunks(files, rows))),
+            texts=lambda texts: run(text_tower, params, (
+                tokenizer.encode(chunk, model.text["length"]) for chunk in chunks(texts, rows))))
+    return embedder
+
+
+def chunks(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of `size` items; the last may be shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,18 @@
+"""The evaluators that a config can name by `type`."""
+import inspect
+from collections.abc import Callable
+
+from cc_jax.config import Config, ConfigError
+from cc_jax.evals import compositional, retrieval
+from cc_jax.evals.embed import Embedder
+
+EVALUATORS = {"retrieval": retrieval.make, "compositional": compositional.make}
+
+
+def make(block: Config) -> Callable[[Embedder], dict[str, float]]:
+    """The evaluator of one block of the config's `evals`: its `type`, and that type's options."""
+    if block.type not in EVALUATORS:
+        raise ConfigError(f"unknown evaluator type {block.type!r}; use one of {', '.join(EVALUATORS)}.")
+    maker = EVALUATORS[block.type]
+    options = block.options({"type", "every", *inspect.signature(maker).parameters})
+    return maker(**{name: value for name, value in options.items() if name not in ("type", "every")})

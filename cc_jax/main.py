@@ -1,0 +1,42 @@
+"""The command that trains: `python -m cc_jax.main --config configs/shapes_cc.py --workdir runs/shapes`."""
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from cc_jax import train
+from cc_jax.config import ConfigError
+from cc_jax.data.dataset import DatasetError
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A config file, with its arguments after a colon (configs/siglip_b16_cc.py:runlocal,res=256); single "
+    "values are overridden by --config.KEY=VALUE.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run keeps its checkpoints and metrics. Started again with the same one, it resumes.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes, on a TPU pod or a cluster that JAX recognises.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --.")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # the checkpoint library logs twenty lines a save
+    if DISTRIBUTED.value:
+        jax.distributed.initialize()
+    try:
+        train.train(CONFIG.value.to_dict(), WORKDIR.value)
+    except (ConfigError, DatasetError, FloatingPointError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser; an error in the config file's arguments or in an override is a message, not a traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except (ValueError, AttributeError, KeyError, flags.Error, OSError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main, flags_parser=parse_flags)

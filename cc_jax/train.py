@@ -1,0 +1,191 @@
+"""One run: set up, resume, loop, log, evaluate, save. Read it top to bottom; `cc_jax.main` starts it."""
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from cc_jax import checkpoint, flops, metrics, optim, sharding, step
+from cc_jax.config import Config, ConfigError, steps, total_steps
+from cc_jax.convert import big_vision
+from cc_jax.data import dataset, pipeline, prepare
+from cc_jax.data.tokenizer import Tokenizer
+from cc_jax.evals import embed, registry
+from cc_jax.saved import load_tokenizer, make_model
+
+EMBEDDED = "datasets/shapes"
+LOSSES = ("siglip", "phrase", "concept_attention")
+
+
+def train(values: Mapping, workdir: str) -> None:
+    """Trains by the config `values` into `workdir`; called again on the same workdir, it goes on where it stopped.
+
+    Raises ConfigError for a config that can't be run, FloatingPointError where a loss is not finite.
+    """
+    config = Config(values)
+    mesh = sharding.make_mesh(config.mesh.options(config.mesh.keys()))
+    sharding.check_batch_size(config.batch_size, mesh)
+    prepare_embedded(config.data.dir)
+    source = dataset.open_split(config.data.dir, config.data.split)
+    length = total_steps(config, len(source))
+    tokenizer = load_tokenizer(config)
+    model = make_model(config)
+    weights = {name: config.loss.get(name, 0.0) for name in LOSSES}
+    example = make_example(config, tokenizer)
+
+    seed, res = config.get("seed", 0), config.data.res
+    optimiser, learning_rate = optim.make(config.optim, step.abstract_params(model, res), length)
+    state = step.init_state(model, optimiser, res, seed, mesh)
+    update = step.make_update(model, optimiser, learning_rate, weights, config.optim.get("max_scale", None), mesh)
+    evaluators = make_evaluators(config, length)
+    save_every = steps(config.checkpoint.every, length)
+    manager_options = dict(keep=config.checkpoint.get("keep", 2))
+    log_every, threads = config.get("log_every", 50), config.data.get("threads", 4)
+    model_init = config.get("model_init", None)
+    config.check_all_read()
+
+    checkpoint.claim_workdir(workdir, dict(values))
+    keep_tokenizer(tokenizer, workdir)
+    manager = checkpoint.open_manager(workdir, **manager_options)
+    if manager.latest_step() is not None:
+        state = checkpoint.restore(manager, state)
+        metrics.say(f"resuming {workdir} after step {int(state.step)} of {length}")
+    elif model_init:
+        state = state.replace(params=big_vision.load(model_init, state.params))
+        metrics.say(f"parameters from {model_init}")
+    first_step = int(state.step)
+    embedder = embed.make(model, tokenizer, res, mesh)
+    evaluate = lambda state, done: {
+        f"{name}/{key}": value for name, (every, evaluator) in evaluators.items()
+        if done == length or done % every == 0 for key, value in evaluator(embedder(state.params)).items()}
+
+    batches = pipeline.training_batches(source, example, config.batch_size, length, seed, first_step,
+                                        jax.process_index(), jax.process_count(), threads)
+    writer = metrics.Writer(workdir, first_step, active=jax.process_index() == 0)
+    loop = Loop(length, first_step, log_every, config.batch_size, writer)
+    try:
+        for done in range(first_step + 1, length + 1):
+            batch = loop.next_batch(batches, mesh)
+            if done == first_step + 1:
+                loop.flops_per_step = flops.step_flops(model, batch, weights)
+            state, values_now = update(state, batch)
+            loop.record(done, values_now)
+            if done % save_every == 0 or done == length:
+                loop.flush()  # never keep a state whose loss was not finite
+                checkpoint.save(manager, done, state)
+            if scores := evaluate(state, done):
+                loop.evaluated(done, scores)
+    finally:
+        batches.close()
+        loop.close()
+        manager.wait_until_finished()
+        manager.close()
+
+
+class Loop:
+    """The bookkeeping around the updates: times, metrics fetched one step late (so logging never stalls the device),
+    the progress line, and the stop on a loss that is not finite."""
+
+    def __init__(self, total: int, first_step: int, log_every: int, batch_size: int, writer: metrics.Writer):
+        self.flops_per_step = 0.0
+        self._total, self._first, self._log_every, self._batch_size = total, first_step, log_every, batch_size
+        self._writer, self._pending = writer, None
+        self._progress = metrics.Progress(total) if jax.process_index() == 0 else None
+        self._peak = flops.peak_flops() * jax.device_count()
+        self._step_seconds, self._wait_seconds, self._window = 0.0, 0.0, 0
+        self._last = time.perf_counter()
+
+    def next_batch(self, batches, mesh) -> dict[str, jax.Array]:
+        start = time.perf_counter()
+        batch = next(batches)
+        self._wait_seconds += time.perf_counter() - start
+        return sharding.place(batch, mesh)
+
+    def record(self, done: int, values: dict[str, jax.Array]) -> None:
+        """Keeps the metrics of update number `done`, and handles those of the one before."""
+        self.flush()
+        self._pending = (done, values)
+
+    def flush(self) -> None:
+        """Fetches the pending metrics; logs them when due."""
+        if self._pending is None:
+            return
+        (done, values), self._pending = self._pending, None
+        values = {name: float(value) for name, value in jax.device_get(values).items()}
+        now = time.perf_counter()
+        first = done == self._first + 1  # holds the compilation: not a time to report
+        self._step_seconds += now - self._last
+        self._last, self._window = now, self._window + 1
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(
+                f"step {done}: {metrics.describe_losses(values)}: not finite. Nothing after the last checkpoint is kept; "
+                "lower config.optim.lr, or set config.optim.clip_norm, and start again in a new workdir.")
+        seconds = self._step_seconds / self._window
+        values |= {"images_per_second": self._batch_size / seconds, "seconds_per_step": seconds,
+                   "mfu": self.flops_per_step / seconds / self._peak,
+                   "input_wait": min(1.0, self._wait_seconds / self._step_seconds)}
+        if self._progress:
+            self._progress.show(done, metrics.loss_line(values), (self._total - done) * seconds, done == self._total)
+        if done % self._log_every == 0 or done == self._total or first:
+            self._writer.write(done, values)
+            self._step_seconds = self._wait_seconds = 0.0
+            self._window = 0
+
+    def evaluated(self, done: int, scores: Mapping[str, float]) -> None:
+        """Writes an evaluation's scores and leaves its time out of the steps'."""
+        self.flush()
+        self._writer.write(done, scores)
+        if self._progress:
+            self._progress.done()
+        metrics.say(f"step {metrics.grouped(done)}  " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+        self._last = time.perf_counter()
+
+    def close(self) -> None:
+        """Logs what is pending. A loss that is not finite raises here too, unless an error is already on its way."""
+        try:
+            self.flush()
+        finally:
+            if self._progress:
+                self._progress.done()
+            self._writer.close()
+
+
+def prepare_embedded(directory: str) -> None:
+    """Makes the embedded dataset where the config asks for `datasets/shapes` and it is not there yet: it needs nothing."""
+    if directory == EMBEDDED and not dataset.is_finished(directory) and jax.process_index() == 0:
+        metrics.say(f"preparing the embedded dataset in {directory}")
+        prepare.prepare("shapes", directory)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the embedded dataset is prepared")
+
+
+def keep_tokenizer(tokenizer: Tokenizer, workdir: str) -> None:
+    """Puts the tokenizer into the workdir, so that a checkpoint can be used without its dataset."""
+    path = Path(workdir) / "tokenizer.model"
+    if jax.process_index() == 0 and not path.exists():
+        path.write_bytes(tokenizer.serialized)
+
+
+def make_example(config: Config, tokenizer: Tokenizer) -> Callable:
+    """The pipeline's per-example function by the config's `data` block."""
+    length = config.model.text.get("length", 64)
+    phrase_length = config.data.get("phrase_length", length)
+    if phrase_length < length and not config.model.text.get("mask_padding", False):
+        raise ConfigError(f"config.data.phrase_length={phrase_length} is shorter than config.model.text.length={length}; "
+                          "a text tower that attends to its padding needs rows of one length: make them equal, or set "
+                          "config.model.text.mask_padding=True for a tower trained from scratch.")
+    return pipeline.make_example(
+        tokenizer, config.data.res, length, config.data.get("max_phrases", 4), phrase_length,
+        config.data.get("flip", False), config.get("seed", 0))
+
+
+def make_evaluators(config: Config, length: int) -> dict[str, tuple[int, Callable]]:
+    """{name: (interval in steps, evaluator(embedder) -> scores)} by the config's `evals` block."""
+    evaluators = {}
+    blocks = config.get("evals", {})
+    for name in blocks.keys():
+        every = steps(blocks[name].get("every", "100 %"), length)
+        evaluators[name] = (every, registry.make(blocks[name]))
+    return evaluators

@@ -1,0 +1,165 @@
+"""The trainer: resuming, refusing, stopping; the same losses on any number of devices."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cc_jax import checkpoint, metrics, saved
+from cc_jax.config import ConfigError
+from cc_jax.train import train
+from configs import shapes_cc
+
+ROOT = Path(__file__).parent.parent
+
+
+def tiny(shapes_dir, steps=8, **changes):
+    """The embedded config shrunk to seconds."""
+    c = shapes_cc.get_config(f"data={shapes_dir},runlocal")
+    c.total_steps = steps
+    c.evals = {}
+    c.checkpoint.every = 2
+    c.update_from_flattened_dict(changes)
+    return c.to_dict()
+
+
+def losses(workdir):
+    return {line["step"]: line["loss"] for line in metrics.read(workdir) if "loss" in line}
+
+
+def test_every_promised_metric_is_logged_and_the_loss_is_the_weighted_sum(tiny_run):
+    lines = [line for line in metrics.read(tiny_run) if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    for line in lines:
+        assert line.keys() >= {"loss/siglip", "loss/phrase", "loss/concept_attention", "scale", "bias", "learning_rate",
+                               "norm/gradient", "norm/parameter", "norm/update", "images_per_second", "mfu",
+                               "input_wait"}
+        total = line["loss/siglip"] + line["loss/phrase"] + 0.01 * line["loss/concept_attention"]
+        assert line["loss"] == pytest.approx(total, rel=1e-5)
+        assert 0 < line["mfu"] < 1 and 0 <= line["input_wait"] <= 1
+    evaluated = [line["step"] for line in metrics.read(tiny_run) if "retrieval/image_to_text@1" in line]
+    assert evaluated == [3, 6]
+
+
+def test_a_killed_run_resumes_on_the_same_curve(shapes_dir, tmp_path):
+    """SIGKILL in mid-run, as often as it takes to finish; the losses are those of an undisturbed run, bit for bit."""
+    arguments = [sys.executable, "-m", "cc_jax.main", "--config", f"configs/shapes_cc.py:data={shapes_dir},runlocal",
+                 "--config.total_steps=14", "--config.checkpoint.every=3", "--config.evals.retrieval.every=14",
+                 "--config.evals.compositional.every=14"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*arguments, "--workdir", str(whole)], cwd=ROOT, check=True, capture_output=True, timeout=600)
+
+    process = subprocess.Popen([*arguments, "--workdir", str(killed)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 600
+    while process.poll() is None and time.monotonic() < deadline:
+        if (killed / "metrics.jsonl").exists() and len((killed / "metrics.jsonl").read_text().splitlines()) >= 8:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    assert process.wait(60) == -signal.SIGKILL
+    before = losses(killed)
+    assert max(before) < 14
+
+    resumed = subprocess.run([*arguments, "--workdir", str(killed)], cwd=ROOT, check=True, capture_output=True,
+                             text=True, timeout=600)
+    assert "resuming" in resumed.stderr
+    first = int(resumed.stderr.split("after step ")[1].split()[0])
+    assert 0 < first <= max(before)
+    assert losses(killed) == losses(whole) and len(losses(whole)) == 14
+    a, b = (saved.open_run(str(workdir)) for workdir in (whole, killed))
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+
+
+def test_a_finished_run_started_again_does_nothing(shapes_dir, tmp_path):
+    config = tiny(shapes_dir, steps=2, **{"optim.warmup_steps": 1})
+    train(config, str(tmp_path))
+    before = metrics.read(tmp_path)
+    train(config, str(tmp_path))
+    assert metrics.read(tmp_path) == before
+
+
+def test_a_workdir_of_another_config_is_refused_and_left_alone(tiny_run, shapes_dir):
+    before = sorted((path, path.stat().st_mtime_ns) for path in tiny_run.rglob("*"))
+    with pytest.raises(ConfigError, match=r"another config \(config.optim.lr: .* there, 0.5 now\)"):
+        c = shapes_cc.get_config(f"data={shapes_dir},runlocal")
+        c.optim.lr = 0.5
+        train(c.to_dict(), str(tiny_run))
+    assert sorted((path, path.stat().st_mtime_ns) for path in tiny_run.rglob("*")) == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(shapes_dir, tmp_path):
+    with pytest.raises(FloatingPointError, match="step [2-8]: loss nan .*lower config.optim.lr"):
+        train(tiny(shapes_dir, **{"optim.lr": 1e30, "optim.clip_norm": 0.0, "optim.max_scale": 1e30}), str(tmp_path))
+    with checkpoint.open_manager(str(tmp_path)) as manager:
+        kept = manager.all_steps()
+    for step in kept:
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(saved.open_run(str(tmp_path), step).params))
+
+
+def test_eight_devices_and_one_give_the_same_losses(shapes_dir, tmp_path, command):
+    for devices in (1, 8):
+        command("cc_jax.main", "--config", f"configs/shapes_cc.py:data={shapes_dir},runlocal", "--workdir",
+                tmp_path / str(devices), "--config.evals.retrieval.every=6", devices=devices)
+    one, eight = losses(tmp_path / "1"), losses(tmp_path / "8")
+    assert eight == pytest.approx(one, rel=2e-5)
+
+
+def test_the_scale_never_exceeds_its_limit(shapes_dir, tmp_path):
+    train(tiny(shapes_dir, **{"optim.lr": 3.0, "optim.max_scale": 10.5}), str(tmp_path))
+    scales = [line["scale"] for line in metrics.read(tmp_path) if "scale" in line]
+    assert max(scales) == pytest.approx(10.5, rel=1e-5)
+
+
+def test_a_saved_run_needs_nothing_but_its_workdir(tiny_run):
+    run = saved.open_run(str(tiny_run))
+    texts = run.embedder().texts(["a red circle", "a blue square"])
+    assert run.step == 6 and texts.shape == (2, 32)
+    np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, rtol=1e-5)
+    assert saved.open_run(str(tiny_run), 3).step == 3
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 4 .*\[3, 6\]"):
+        saved.open_run(str(tiny_run), 4)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"batch_size": 0}, "batch_size=0 does not divide over 1 devices"),
+    ({"data.res": 50}, "50x50 does not divide into patches of 16x16"),
+    ({"data.dir": "datasets/nowhere"}, "python -m cc_jax.data.prepare .*--out datasets/nowhere"),
+    ({"data.split": "validation"}, "no split 'validation'; it has train, test"),
+    ({"data.phrase_length": 4, "model.text.mask_padding": False}, "phrase_length=4 is shorter"),
+    ({"model.text.vocab_size": 20}, "vocab_size=20, but the tokenizer has"),
+    ({"model.image.variant": "XL/16"}, "unknown model variant 'XL/16'"),
+    ({"optim.name": "lamb"}, "unknown config.optim.name='lamb'"),
+    ({"optim.schedule": "linear"}, "unknown config.optim.schedule='linear'"),
+    ({"optim.warmup_steps": 9}, "warmup_steps=9 does not fit"),
+    ({"optim.wd_pattern": "kernels"}, "'kernels' matches none"),
+    ({"mesh.data": 3}, "does not multiply to the 1 devices"),
+])
+def test_a_config_that_can_not_run_says_why(shapes_dir, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(tiny(shapes_dir, **changes), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("block", "key", "value", "message"), [
+    ("optim", "warmup", 3, "nothing reads config.optim.warmup; did you mean config.optim.warmup_steps"),
+    ("model", "dtipe", "float32", "nothing reads config.model.dtipe; did you mean config.model.dtype"),
+    ("loss", "frase", 1.0, "nothing reads config.loss.frase; did you mean config.loss.phrase"),
+    ("evals", "probe", {"type": "prob"}, "unknown evaluator type 'prob'; use one of retrieval, compositional"),
+])
+def test_a_key_that_nothing_reads_stops_the_run_before_it_starts(shapes_dir, tmp_path, block, key, value, message):
+    config = tiny(shapes_dir)
+    config[block][key] = value
+    with pytest.raises(ConfigError, match=message):
+        train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_json_is_what_the_run_was_started_with(tiny_run, shapes_dir):
+    expected = json.loads(json.dumps(shapes_cc.get_config(f"data={shapes_dir},runlocal").to_dict()))
+    assert checkpoint.read_config(str(tiny_run)) == expected
