@@ -29,7 +29,7 @@ setup(
         "tensorflow-datasets>=4.9.9",
     ],
     extras_require={
-        "tpu": ["jax[tpu]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10", "etils[epath-gcs]>=1.12"],
         "cuda": ["jax[cuda13]>=0.10"],
         "prepare": ["apache-beam>=2.70"],
         "dev": [

@@ -15,7 +15,7 @@ def sigmoid_nll(logits: Float[Array, "..."], positive: Bool[Array, "..."]) -> Fl
 
 
 def phrase_positives(
-    owner: Int[Array, "N"], phrase_id: Int[Array, "N"], valid: Bool[Array, "N"], num_images: int,
+    owner: Int[Array, " N"], phrase_id: Int[Array, " N"], valid: Bool[Array, " N"], num_images: int,
 ) -> Bool[Array, "B N"]:
     """z_ij > 0: image i's caption holds phrase j, whichever image phrase j was taken from. O(B N), any int32 ids."""
     for name, value in (("owner", owner), ("phrase_id", phrase_id), ("valid", valid)):
@@ -37,8 +37,8 @@ def concept_attention(tokens: Float[Array, "B K D"], phrases: Float[Array, "N D"
 
 
 def concept_attention_loss(
-    tokens: Float[Array, "B K D"], phrases: Float[Array, "N D"], owner: Int[Array, "N"], phrase_id: Int[Array, "N"],
-    valid: Bool[Array, "N"], scale: Float[Array, ""], bias: Float[Array, ""],
+    tokens: Float[Array, "B K D"], phrases: Float[Array, "N D"], owner: Int[Array, " N"], phrase_id: Int[Array, " N"],
+    valid: Bool[Array, " N"], scale: Float[Array, ""], bias: Float[Array, ""],
 ) -> Float[Array, ""]:
     """Aligns each phrase with what it attends to, in every image of the batch: L_xac (arXiv 2603.25722).
 

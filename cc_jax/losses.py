@@ -26,8 +26,8 @@ def sigmoid_loss(
 
 
 def phrase_loss(
-    image: Float[Array, "B D"], phrases: Float[Array, "N D"], owner: Int[Array, "N"], phrase_id: Int[Array, "N"],
-    valid: Bool[Array, "N"], scale: Float[Array, ""], bias: Float[Array, ""],
+    image: Float[Array, "B D"], phrases: Float[Array, "N D"], owner: Int[Array, " N"], phrase_id: Int[Array, " N"],
+    valid: Bool[Array, " N"], scale: Float[Array, ""], bias: Float[Array, ""],
 ) -> Float[Array, ""]:
     """Aligns each phrase with every image whose caption holds it: L_npc (arXiv 2603.25722).
 

@@ -2,33 +2,42 @@
 import json
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+from etils import epath
 from tensorboardX import SummaryWriter
+
+METRICS = "metrics.jsonl"
 
 
 class Writer:
     """Appends metrics to `workdir/metrics.jsonl` and to TensorBoard event files under `workdir/tensorboard`.
 
     A resumed run passes its first step: lines of that step and later, left by the run that was killed, are dropped.
-    With `active=False` (all processes but the first) nothing is written.
+    A bucket can't be appended to: for a workdir such as gs://bucket/run the files are kept in a local folder, and copied
+    into the workdir once a minute and at the end. With `active=False` (all processes but the first) nothing is written.
     """
 
-    def __init__(self, workdir: str, first_step: int = 0, active: bool = True):
-        self._file, self._board = None, None
+    def __init__(self, workdir: str | Path, first_step: int = 0, active: bool = True):
+        self._file = None
         if not active:
             return
-        path = Path(workdir) / "metrics.jsonl"
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if is_before(line, first_step)]
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join(line + "\n" for line in kept))
-            partial.rename(path)
+        self._workdir = epath.Path(workdir)
+        self._remote = "://" in str(workdir)
+        self._local = Path(tempfile.mkdtemp(prefix="cc_jax-metrics-")) if self._remote else Path(workdir)
+        self._copied = time.monotonic()
+        path, kept = self._local / METRICS, []
+        if (self._workdir / METRICS).exists():
+            kept = [line for line in (self._workdir / METRICS).read_text().splitlines() if is_before(line, first_step)]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(line + "\n" for line in kept))
+        partial.rename(path)
         self._file = path.open("a")
-        self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=first_step or None)
+        self._board = SummaryWriter(str(self._local / "tensorboard"), purge_step=first_step or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """`step`: the number of updates made when the values were taken."""
@@ -41,11 +50,24 @@ class Writer:
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        if self._remote and time.monotonic() - self._copied > 60:
+            self._copy()
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._board.close()
+            if self._remote:
+                self._copy()
+
+    def _copy(self) -> None:
+        """Copies the local files into the remote workdir."""
+        for path in self._local.rglob("*"):
+            if path.is_file():
+                target = self._workdir / path.relative_to(self._local).as_posix()
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+        self._copied = time.monotonic()
 
 
 def is_before(line: str, step: int) -> bool:
@@ -58,7 +80,7 @@ def is_before(line: str, step: int) -> bool:
 
 def read(workdir: str) -> list[dict]:
     """All lines of a run's metrics.jsonl."""
-    lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
+    lines = (epath.Path(workdir) / METRICS).read_text().splitlines()
     return [json.loads(line) for line in lines if is_before(line, sys.maxsize)]
 
 

@@ -2,9 +2,9 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import jax
+from etils import epath
 from jax.experimental import multihost_utils
 
 from cc_jax import checkpoint, flops, metrics, optim, sharding, step
@@ -57,9 +57,6 @@ def train(values: Mapping, workdir: str) -> None:
         metrics.say(f"parameters from {model_init}")
     first_step = int(state.step)
     embedder = embed.make(model, tokenizer, res, mesh)
-    evaluate = lambda state, done: {
-        f"{name}/{key}": value for name, (every, evaluator) in evaluators.items()
-        if done == length or done % every == 0 for key, value in evaluator(embedder(state.params)).items()}
 
     batches = pipeline.training_batches(source, example, config.batch_size, length, seed, first_step,
                                         jax.process_index(), jax.process_count(), threads)
@@ -75,8 +72,12 @@ def train(values: Mapping, workdir: str) -> None:
             if done % save_every == 0 or done == length:
                 loop.flush()  # never keep a state whose loss was not finite
                 checkpoint.save(manager, done, state)
-            if scores := evaluate(state, done):
-                loop.evaluated(done, scores)
+            if due := {name: evaluator for name, (every, evaluator) in evaluators.items()
+                       if done % every == 0 or done == length}:
+                loop.flush()
+                towers = embedder(state.params)
+                loop.evaluated(done, {f"{name}/{key}": value for name, evaluator in due.items()
+                                      for key, value in evaluator(towers).items()})
     finally:
         batches.close()
         loop.close()
@@ -135,7 +136,6 @@ class Loop:
 
     def evaluated(self, done: int, scores: Mapping[str, float]) -> None:
         """Writes an evaluation's scores and leaves its time out of the steps'."""
-        self.flush()
         self._writer.write(done, scores)
         if self._progress:
             self._progress.done()
@@ -163,7 +163,7 @@ def prepare_embedded(directory: str) -> None:
 
 def keep_tokenizer(tokenizer: Tokenizer, workdir: str) -> None:
     """Puts the tokenizer into the workdir, so that a checkpoint can be used without its dataset."""
-    path = Path(workdir) / "tokenizer.model"
+    path = epath.Path(workdir) / "tokenizer.model"
     if jax.process_index() == 0 and not path.exists():
         path.write_bytes(tokenizer.serialized)
 

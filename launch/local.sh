@@ -10,7 +10,7 @@
 # The first argument that is not one of these begins those of cc_jax.main. Paths count from the repository root.
 #
 #   launch/local.sh --config configs/shapes_cc.py:runlocal --workdir runs/try
-#   launch/local.sh --extra cuda -- --config configs/siglip_b16_cc.py --workdir runs/b16 --config.lr=5e-4
+#   launch/local.sh --extra cuda -- --config configs/siglip_b16_cc.py:data=datasets/cc12m --workdir runs/b16 --config.optim.lr=5e-4
 
 set -euo pipefail
 

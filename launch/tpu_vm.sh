@@ -24,7 +24,7 @@
 # same slice or a new one.
 #
 #   launch/tpu_vm.sh --name cc --zone us-west4-a --type v5litepod-16 --spot -- \
-#     --config configs/siglip_b16_cc.py --workdir gs://BUCKET/runs/b16 --config.lr=5e-4
+#     --config configs/siglip_b16_cc.py --workdir gs://BUCKET/runs/b16 --config.optim.lr=5e-4
 
 set -euo pipefail
 
@@ -149,7 +149,7 @@ fi
 create_or_reuse
 copy_head
 on_hosts all "$install"
-train=$(printf ' %q' .venv/bin/python -u -m cc_jax.main "$@")
+train=$(printf ' %q' .venv/bin/python -u -m cc_jax.main --distributed "$@")
 on_hosts all "$start$train > train.log 2>&1 < /dev/null &
 echo \$! > train.pid"
 on_hosts 0 "$follow"

@@ -36,7 +36,8 @@ def test_options_refuse_a_name_their_reader_does_not_know():
         Config({"mesh": {"dat": 1}}).mesh.options({"data", "fsdp"})
 
 
-@pytest.mark.parametrize(("duration", "expected"), [(7, 7), ("7", 7), ("2 %", 20), ("2%", 20), ("0.01 %", 1), ("100 %", 1000)])
+@pytest.mark.parametrize(("duration", "expected"), [
+    (7, 7), ("7", 7), ("2 %", 20), ("2%", 20), ("0.01 %", 1), ("100 %", 1000)])
 def test_durations_are_steps_or_shares_of_the_run(duration, expected):
     assert steps(duration, 1000) == expected
 

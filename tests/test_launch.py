@@ -188,7 +188,7 @@ def test_every_argument_reaches_the_trainer_as_it_was_written(lasting_cloud, arg
     start = shell(printed[-2], cloud.repo, **cloud.env)
     assert start.returncode == 0, start.stderr
     wait_for(lambda: cloud.status() == "0\n")
-    assert arguments_of(cloud.trainer) == ["-u", "-m", "cc_jax.main", *arguments, *NASTY]
+    assert arguments_of(cloud.trainer) == ["-u", "-m", "cc_jax.main", "--distributed", *arguments, *NASTY]
     assert not (cloud.host / "cc_jax" / "oops").exists()
 
 
@@ -222,7 +222,7 @@ def test_a_new_slice_runs_the_committed_code_and_its_log_and_status_come_back(cl
     assert "only what is committed is copied" in result.stderr
     assert (cloud.host / "cc_jax" / "cc_jax" / "main.py").read_text() == "committed"
     assert not (cloud.host / "cc_jax" / "configs").exists()
-    assert arguments_of(cloud.trainer) == ["-u", "-m", "cc_jax.main", "--config", "c.py"]
+    assert arguments_of(cloud.trainer) == ["-u", "-m", "cc_jax.main", "--distributed", "--config", "c.py"]
     assert arguments_of(cloud.installer)[-2:] == ["-e", ".[tpu]"]
 
 

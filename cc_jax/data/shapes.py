@@ -26,6 +26,7 @@ COLOURS = {
 }
 TEXTURES = ("plain", "striped", "dotted")
 SIZES = {"small": 0.69, "large": 0.94}      # of a cell's side
+JITTER = 1                                  # pixels that an object lies off its cell's middle
 STREAMS = ("train", "test", "suite")        # of scenes, independent of one another
 
 # How each relation is said; a caption keeps to one column.
@@ -158,7 +159,10 @@ def _draw_thing(rng: Random, spec: Spec, cell: int, colour: str, shape: str) -> 
     pitch = spec.res // spec.grid
     size = rng.choice(spec.sizes)
     side = round(pitch * SIZES[size]) - rng.randint(0, 1)
-    x0, y0 = column * pitch + rng.randint(0, pitch - side), row * pitch + rng.randint(0, pitch - side)
+    # Near the cell's middle: with objects anywhere, small towers need ten times the steps before they see a shape.
+    middle = (pitch - side) // 2
+    off = lambda: min(max(middle + rng.randint(-JITTER, JITTER), 0), pitch - side)
+    x0, y0 = column * pitch + off(), row * pitch + off()
     rgb = tuple(min(max(level + rng.randint(-12, 12), 0), 255) for level in COLOURS[colour])
     return Thing(shape, colour, size, draw_texture(rng, spec), Box(x0, y0, x0 + side, y0 + side), rgb)
 

@@ -7,9 +7,12 @@ from typing import Self
 
 import numpy as np
 import sentencepiece
+from etils import epath
 from jaxtyping import Int32
 
-PAD, EOS, UNK = 0, 1, 2     # as in T5's and SigLIP's models
+from cc_jax.models.text import EOS
+
+PAD, UNK = 0, 2             # with EOS, as in T5's and SigLIP's models
 
 _CANONICAL = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 
@@ -29,7 +32,7 @@ class Tokenizer:
     def load(cls, path: str | Path) -> Self:
         """Reads a SentencePiece file. Raises FileNotFoundError, or ValueError for a file that can't be used."""
         try:
-            model = Path(path).read_bytes()
+            model = epath.Path(path).read_bytes()
         except OSError as error:
             raise FileNotFoundError(f"no tokenizer in {path} ({error.strerror}); give the path of a SentencePiece "
                                     "model, or leave it out: preparation trains one on the captions.") from error

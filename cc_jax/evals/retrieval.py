@@ -32,7 +32,7 @@ def make(dir: str, split: str = "test", limit: int = 0) -> Callable[[Embedder], 
 
 
 def recalls(
-    images: Float[np.ndarray, "I D"], texts: Float[np.ndarray, "T D"], owner: Int[np.ndarray, "T"], chunk: int = 1024,
+    images: Float[np.ndarray, "I D"], texts: Float[np.ndarray, "T D"], owner: Int[np.ndarray, " T"], chunk: int = 1024,
 ) -> dict[str, float]:
     """Both ways' recall at each of RECALLS; text t describes image owner[t]. A tie counts against the model.
 

@@ -4,9 +4,9 @@ Without further options it runs the evaluations of the run's own config; --suite
 """
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
+from etils import epath
 
 from cc_jax.config import ConfigError
 from cc_jax.data.dataset import DatasetError
@@ -49,6 +49,7 @@ def table(scores: Mapping[str, float]) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --.")
+    logging.set_verbosity(logging.WARNING)
     try:
         run = open_run(WORKDIR.value, STEP.value)
         evaluators, embedder = chosen_evaluators(run), run.embedder()
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> None:
     except (ConfigError, DatasetError, FileNotFoundError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     print(f"{WORKDIR.value}, step {run.step}\n\n{table(scores)}")
-    path = Path(WORKDIR.value) / f"evaluation-{run.step}.json"
+    path = epath.Path(WORKDIR.value) / f"evaluation-{run.step}.json"
     path.write_text(json.dumps({"step": run.step} | scores, indent=2) + "\n")
     print(f"\nwritten to {path}")
 

@@ -31,6 +31,7 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, text: Int[Array, "B L"]) -> tuple[Float[Array, "B D"], dict[str, Array]]:
+        text = jnp.asarray(text)
         length = text.shape[1]
         if length > self.length or (length < self.length and not self.mask_padding):
             raise ValueError(f"text rows of {length} tokens, but the text tower has {self.length} positions; tokenise to "

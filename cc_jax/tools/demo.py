@@ -86,7 +86,8 @@ def main(_: list[str]) -> None:
     for seed in range(SEEDS.value):
         plain = train(out / f"siglip-{seed}", data, concepts=False, steps=STEPS.value, seed=seed)
         concepts = train(out / f"concepts-{seed}", data, steps=STEPS.value, seed=seed)
-        longer = round(metrics.read(str(plain))[-1]["step"] * seconds(concepts) / seconds(plain))
+        if seed == 0:
+            longer = round(metrics.read(str(plain))[-1]["step"] * seconds(concepts) / seconds(plain))
         runs["SigLIP"].append(plain)
         runs["SigLIP, same time"].append(
             train(out / f"siglip-same-time-{seed}", data, concepts=False, steps=longer, seed=seed))

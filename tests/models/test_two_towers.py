@@ -140,7 +140,7 @@ def test_other_pools_use_their_tokens_after_the_head_projection(pool):
 
 
 def test_with_masked_padding_a_text_has_one_embedding_in_rows_of_any_length():
-    model, (image, text) = make(text=dict(mask_padding=True)), inputs()
+    model, (_, text) = make(text=dict(mask_padding=True)), inputs()
     params = initial(model)
     _, whole, _ = run(model, params, None, text)
     _, short, _ = run(model, params, None, text[:, :7])  # texts have at most 5 words
