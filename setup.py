@@ -21,7 +21,7 @@ setup(
         "ml_collections>=1.0",
         "nltk>=3.9",
         "numpy>=2.0",
-        "optax>=0.2.5",
+        "optax>=0.2.8",
         "orbax-checkpoint>=0.11.25",
         "pillow>=11.0",
         "sentencepiece>=0.2",

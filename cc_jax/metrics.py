@@ -84,6 +84,11 @@ def read(workdir: str) -> list[dict]:
     return [json.loads(line) for line in lines if is_before(line, sys.maxsize)]
 
 
+def evaluated_at(workdir: str, step: int) -> set[str]:
+    """The names of the evaluations whose scores at `step` are in a run's metrics.jsonl."""
+    return {key.split("/")[0] for line in read(workdir) if line["step"] == step for key in line if "/" in key}
+
+
 def duration(seconds: float) -> str:
     """5025 -> "1 h 23 min"."""
     seconds = int(seconds)

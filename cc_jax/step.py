@@ -79,8 +79,8 @@ def make_update(
             params = params | {"t": jnp.minimum(params["t"], jnp.log(max_scale))}
         metrics = {"loss": loss} | {f"loss/{name}": value for name, value in values.items()} | {
             "scale": scale, "bias": bias, "learning_rate": learning_rate(state.step),
-            "norm/gradient": optax.global_norm(grads), "norm/parameter": optax.global_norm(params),
-            "norm/update": optax.global_norm(updates)}
+            "norm/gradient": optax.tree.norm(grads), "norm/parameter": optax.global_norm(params),
+            "norm/update": optax.tree.norm(updates)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     everywhere = replicated(mesh)

@@ -1,7 +1,7 @@
 """One run: set up, resume, loop, log, evaluate, save. Read it top to bottom; `cc_jax.main` starts it."""
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import jax
 from etils import epath
@@ -62,7 +62,19 @@ def train(values: Mapping, workdir: str) -> None:
                                         jax.process_index(), jax.process_count(), threads)
     writer = metrics.Writer(workdir, first_step, active=jax.process_index() == 0)
     loop = Loop(length, first_step, log_every, config.batch_size, writer)
+
+    def evaluate(done: int, skip: Collection[str] = ()) -> None:
+        due = {name: evaluator for name, (every, evaluator) in evaluators.items()
+               if (done % every == 0 or done == length) and name not in skip}
+        if due:
+            loop.flush()
+            towers = embedder(state.params)
+            loop.evaluated(done, {f"{name}/{key}": value for name, evaluator in due.items()
+                                  for key, value in evaluator(towers).items()})
+
     try:
+        if first_step:  # a kill between saving and evaluating leaves that step's evaluation to do
+            evaluate(first_step, skip=metrics.evaluated_at(workdir, first_step))
         for done in range(first_step + 1, length + 1):
             batch = loop.next_batch(batches, mesh)
             if done == first_step + 1:
@@ -72,12 +84,7 @@ def train(values: Mapping, workdir: str) -> None:
             if done % save_every == 0 or done == length:
                 loop.flush()  # never keep a state whose loss was not finite
                 checkpoint.save(manager, done, state)
-            if due := {name: evaluator for name, (every, evaluator) in evaluators.items()
-                       if done % every == 0 or done == length}:
-                loop.flush()
-                towers = embedder(state.params)
-                loop.evaluated(done, {f"{name}/{key}": value for name, evaluator in due.items()
-                                      for key, value in evaluator(towers).items()})
+            evaluate(done)
     finally:
         batches.close()
         loop.close()

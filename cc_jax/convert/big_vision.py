@@ -1,4 +1,6 @@
 """Weights in big_vision's npz format: one array per parameter, named "params/img/..." or "img/..."."""
+import zipfile
+
 import jax
 import numpy as np
 from etils import epath
@@ -15,9 +17,13 @@ def load(path: str, like: dict) -> dict:
     if not epath.Path(path).exists():
         raise ConfigError(f"config.model_init={path!r} does not exist; name a big_vision .npz, such as "
                           "webli_en_b16_224_63724782.npz from gs://big_vision/siglip.")
-    with epath.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        found = {name.removeprefix("params/"): archive[name] for name in archive.files
-                 if not name.startswith(("opt/", "extra/"))}
+    try:
+        with epath.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            found = {name.removeprefix("params/"): archive[name] for name in archive.files
+                     if not name.startswith(("opt/", "extra/"))}
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:  # arrays of objects, or no npz at all
+        raise ConfigError(f"config.model_init={path!r} is not an npz file of plain arrays ({error}); name a big_vision "
+                          "checkpoint.") from error
     found = restack(found, jax.tree.leaves(parameter_names(like)))
     names = parameter_names(like)
     wanted = dict(zip(jax.tree.leaves(names), (leaf.shape for leaf in jax.tree.leaves(like)), strict=True))

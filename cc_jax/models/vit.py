@@ -107,16 +107,13 @@ class Attention(nn.Module):
     num_heads: int
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
-        self.init = dict(kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype)
-
     @nn.compact
     def __call__(self, query: Float[Array, "B Q D"], x: Float[Array, "B K D"],
                  want_tokens: bool) -> tuple[Float[Array, "B Q D"], Float[Array, "B K D"] | None]:
         """Returns (attended queries, `out(value(x))` of every token: attention left out, or None if not wanted)."""
-        width = x.shape[-1]
-        heads = lambda name: nn.DenseGeneral((self.num_heads, width // self.num_heads), name=name, **self.init)
-        out = nn.DenseGeneral(width, axis=(-2, -1), name="out", **self.init)
+        width, init = x.shape[-1], dict(kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype)
+        heads = lambda name: nn.DenseGeneral((self.num_heads, width // self.num_heads), name=name, **init)
+        out = nn.DenseGeneral(width, axis=(-2, -1), name="out", **init)
         q, k, v = heads("query")(query), heads("key")(x), heads("value")(x)
         attended = out(nn.dot_product_attention(q, k, v, dtype=self.dtype))
         return attended, out(v) if want_tokens else None
