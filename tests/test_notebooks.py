@@ -20,7 +20,7 @@ def test_a_notebook_runs_top_to_bottom(path, tiny_run):
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
-    assert "scale 15.0" in text and "parameters in all" in text
+    assert "scale 14.9" in text and "parameters in all" in text
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
 
 

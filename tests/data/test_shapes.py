@@ -199,8 +199,8 @@ def test_a_spec_can_leave_textures_and_sizes_out():
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(min_objects=4), r"min_objects=4, max_objects=3: use 1 <= min <= max <= 7"),
-    (dict(max_objects=8), r"max_objects=8: use 1 <= min <= max <= 7"),
+    (dict(min_objects=4), r"min_objects=4, max_objects=3: use 1 <= min <= max <= 6"),
+    (dict(max_objects=8), r"max_objects=8: use 1 <= min <= max <= 6"),
     (dict(res=32), r"res=32 leaves a cell 10 pixels .* use res=36 or more"),
 ])
 def test_a_spec_that_can_not_be_drawn_is_an_error(options, message):

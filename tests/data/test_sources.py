@@ -125,9 +125,9 @@ def test_a_missing_file_is_an_error_before_the_first_record(tmp_path):
 
 
 @pytest.mark.parametrize("argument, expected", [
-    ("", {"scenes": 20_000, "test_scenes": 1_000, "seed": 0}),
-    ("scenes=2000,seed=1", {"scenes": 2000, "test_scenes": 1_000, "seed": 1}),
-    ("scenes=1,test_scenes=0", {"scenes": 1, "test_scenes": 0, "seed": 0}),
+    ("", {"scenes": 16_000, "test_scenes": 1_000, "suite_scenes": 500, "seed": 0}),
+    ("scenes=2000,seed=1", {"scenes": 2000, "test_scenes": 1_000, "suite_scenes": 500, "seed": 1}),
+    ("scenes=1,test_scenes=0", {"scenes": 1, "test_scenes": 0, "suite_scenes": 500, "seed": 0}),
 ])
 def test_options_of_shapes(argument, expected):
     assert sources.shapes_options(argument) == expected
@@ -135,7 +135,7 @@ def test_options_of_shapes(argument, expected):
 
 @pytest.mark.parametrize("argument", ["scene=1", "scenes=-1", "scenes=0", "scenes=", "scenes", "seed=1.5", "2000"])
 def test_an_option_of_shapes_that_is_none_is_an_error(argument):
-    with pytest.raises(ValueError, match="is not an option; use scenes=N, test_scenes=N, seed=N"):
+    with pytest.raises(ValueError, match="is not an option; use scenes=N, test_scenes=N, suite_scenes=N, seed=N"):
         open_source(f"shapes:{argument}")
 
 
