@@ -30,11 +30,16 @@ def main(argv: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser; an error in the config file's arguments or in an override is a message, not a traceback."""
+    """absl's parser; a wrong argument or override, or a config file that is not there, ends with one line."""
     try:
-        return flags.FLAGS(argv)
-    except (ValueError, AttributeError, KeyError, flags.Error, OSError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
+        remaining = flags.FLAGS(argv)
+        if CONFIG.value is not None:
+            CONFIG.value.keys()  # a file that did not load raises only when it is used
+        return remaining
+    except (ValueError, AttributeError, KeyError, OSError, flags.Error) as error:
+        text, last = f"{type(error).__name__}: {error}", str(error).strip().splitlines()[-1].strip()
+        # A ValueError of the config's own speaks to its user; of any other error its author wants the traceback.
+        raise SystemExit(last if last.startswith(("ValueError:", "[Errno")) else text) from None
 
 
 if __name__ == "__main__":
