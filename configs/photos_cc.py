@@ -6,13 +6,13 @@ from configs import common
 
 
 def get_config(arg=None):
-    arg = common.parse_arg(arg, data="datasets/photos", steps=600, batch_size=64, concepts=True, runlocal=False)
+    arg = common.parse_arg(arg, data="datasets/photos", steps=400, batch_size=64, concepts=True, runlocal=False)
     c = common.base(arg.data, res=96)
     c.batch_size, c.total_steps = arg.batch_size, arg.steps
 
-    c.data.flip, c.data.max_phrases, c.data.phrase_length, c.data.threads = True, 4, 10, 4
-    tower = dict(width=192, mlp_dim=768, num_heads=3)
-    c.model.image = dict(patch_size=(16, 16), depth=4, pool="map", **tower)
+    c.data.flip, c.data.max_phrases, c.data.phrase_length, c.data.threads = True, 3, 8, 4
+    tower = dict(width=128, mlp_dim=512, num_heads=4)
+    c.model.image = dict(patch_size=(16, 16), depth=3, pool="map", **tower)
     c.model.text = dict(depth=2, vocab_size=4096, length=32, mask_padding=True, **tower)
     c.model.scan, c.model.remat, c.model.dtype = False, "none", "float32"
     c.model.temperature_init, c.model.bias_init = 15.0, -5.0  # as in shapes_cc.py: the run is short

@@ -48,30 +48,30 @@ def test_every_promised_metric_is_logged_and_the_loss_is_the_weighted_sum(tiny_r
 
 
 def test_a_killed_run_resumes_on_the_same_curve(shapes_dir, tmp_path):
-    """SIGKILL in mid-run, as often as it takes to finish; the losses are those of an undisturbed run, bit for bit."""
+    """SIGKILL in mid-run: once resumed, the losses and parameters are those of an undisturbed run, bit for bit."""
     arguments = [sys.executable, "-m", "cc_jax.main", "--config", f"configs/shapes_cc.py:data={shapes_dir},runlocal",
-                 "--config.total_steps=14", "--config.checkpoint.every=3", "--config.evals.retrieval.every=14",
-                 "--config.evals.compositional.every=14"]
+                 "--config.total_steps=80", "--config.checkpoint.every=10", "--config.evals.retrieval.every=80",
+                 "--config.evals.compositional.every=80"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*arguments, "--workdir", str(whole)], cwd=ROOT, check=True, capture_output=True, timeout=600)
 
     process = subprocess.Popen([*arguments, "--workdir", str(killed)], cwd=ROOT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
-        if (killed / "metrics.jsonl").exists() and len((killed / "metrics.jsonl").read_text().splitlines()) >= 8:
+        if (killed / "metrics.jsonl").exists() and len((killed / "metrics.jsonl").read_text().splitlines()) >= 25:
             os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.01)
     assert process.wait(60) == -signal.SIGKILL
     before = losses(killed)
-    assert max(before) < 14
+    assert max(before) < 80
 
     resumed = subprocess.run([*arguments, "--workdir", str(killed)], cwd=ROOT, check=True, capture_output=True,
                              text=True, timeout=600)
     assert "resuming" in resumed.stderr
     first = int(resumed.stderr.split("after step ")[1].split()[0])
     assert 0 < first <= max(before)
-    assert losses(killed) == losses(whole) and len(losses(whole)) == 14
+    assert losses(killed) == losses(whole) and len(losses(whole)) == 80
     a, b = (saved.open_run(str(workdir)) for workdir in (whole, killed))
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
 
