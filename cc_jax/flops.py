@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cc_jax.models.two_towers import TwoTowers, sizes
+from cc_jax.objective import Objective
 
 # Dense bfloat16 FLOP/s of one JAX device, from the vendors' data sheets (TPU: per chip, v2 and v3 per core).
 PEAK_FLOPS = {
@@ -35,33 +36,47 @@ def measured_matmul_flops(size: int = 1024, repeats: int = 5) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def encoder_flops(rows: int, length: int, width: int, depth: int, mlp_dim: int | None) -> float:
-    """Forward pass of a transformer over (rows, length, width): projections, MLP, attention."""
-    mlp_dim = mlp_dim or 4 * width
-    per_token = 2 * (4 * width**2 + 2 * width * mlp_dim) + 4 * length * width
-    return rows * length * depth * per_token
+def encoder_flops(rows: int, length: int, tower: Mapping) -> float:
+    """Forward pass of a tower's transformer over (rows, length, width): projections, MLP, attention."""
+    width = tower["width"]
+    mlp_dim = tower.get("mlp_dim") or 4 * width
+    return rows * length * tower["depth"] * (2 * (4 * width**2 + 2 * width * mlp_dim) + 4 * length * width)
 
 
-def step_flops(model: TwoTowers, batch: Mapping[str, jax.Array], weights: Mapping[str, float]) -> float:
-    """Matmul FLOPs of one training step on the global `batch`; the backward pass counts as two forward passes.
+def step_flops(model: TwoTowers, batch: Mapping[str, jax.Array], objective: Objective) -> float:
+    """Matmul FLOPs of one training step on the global `batch` (only its shapes count).
 
-    What remat computes again does not count: MFU is about useful work.
+    The backward pass of a layer counts as two forward passes. What remat or microbatches compute again does not count:
+    MFU is about useful work.
     """
     image, text = sizes(model.image), sizes(model.text)
-    (count, side, _, _), (rows, length) = batch["image"].shape, batch["caption"].shape
+    (count, side, _, _), (_, length) = batch["image"].shape, batch["caption"].shape
     tokens, width = (side // image["patch_size"][0]) ** 2, image["width"]
-    encoder = lambda tower, rows, length: encoder_flops(rows, length, tower["width"], tower["depth"],
-                                                        tower.get("mlp_dim"))
-    forward = encoder(image, count, tokens) + 2 * count * tokens * 3 * image["patch_size"][0] ** 2 * width
+    forward = encoder_flops(count, tokens, image) + 2 * count * tokens * 3 * image["patch_size"][0] ** 2 * width
     if image.get("pool", "map") == "map":
         forward += 4 * count * tokens * width**2  # key and value of the MAP head
-    forward += encoder(text, rows, length) + 2 * count * rows * width
-    if weights["phrase"] > 0 or weights["concept_attention"] > 0:
-        _, slots, length = batch["phrases"].shape
-        phrases = count * slots
-        forward += encoder(text, phrases, length) + 2 * count * phrases * width
-        if weights["concept_attention"] > 0:
-            mlp_dim = image.get("mlp_dim") or 4 * width
-            forward += 2 * count * tokens * width * (width + 2 * mlp_dim + tokens)  # tokens of the head, their Gram
-            forward += 2 * count * phrases * tokens * (width + tokens)
-    return 3 * forward
+    forward += encoder_flops(count, length, text) + 2 * count * text["width"] * width
+    pairs = 2 * width * count  # by text
+    forward += pairs * count
+    if not objective.has_concepts:
+        return 3 * forward
+
+    if objective.embedding == "span":
+        texts = batch["phrase_mask"].size
+    else:
+        forward += encoder_flops(*batch["phrases"].shape, text)
+        texts = batch["column_id"].size
+    forward += 2 * texts * text["width"] * width
+    if objective.phrase > 0:
+        forward += pairs * texts
+    if objective.concept_attention == 0:
+        return 3 * forward
+    forward += 2 * count * tokens * width * (width + 2 * (image.get("mlp_dim") or 4 * width))  # the head on every token
+    return 3 * forward + attention_flops(count, texts, tokens, width, objective)
+
+
+def attention_flops(images: int, texts: int, tokens: int, width: int, objective: Objective) -> float:
+    """Matmul FLOPs of L_xac and its gradients: as in `concepts.AttentionCosine`, and the Gram matrices there and back."""
+    hops = objective.exchange.devices
+    met = min(objective.max_hops or hops, hops) / hops
+    return images * (met * texts * (6 * tokens * width + 4 * tokens**2) + 4 * tokens**2 * width)

@@ -30,11 +30,15 @@ def over_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises ConfigError where a global batch does not split evenly over the mesh."""
-    if batch_size < 1 or batch_size % mesh.size:
-        raise ConfigError(f"batch_size={batch_size} does not divide over {mesh.size} devices on mesh axes "
-                          f"{mesh.axis_names}; use a multiple of {mesh.size}.")
+def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
+    """Raises ConfigError where a global batch does not split evenly over the mesh, and each part into microbatches."""
+    if microbatches < 1:
+        raise ConfigError(f"microbatches={microbatches}; it must be at least 1.")
+    parts = mesh.size * microbatches
+    if batch_size < 1 or batch_size % parts:
+        into = f"{microbatches} microbatches on each of " if microbatches > 1 else ""
+        raise ConfigError(f"batch_size={batch_size} does not divide over {into}{mesh.size} devices on mesh axes "
+                          f"{mesh.axis_names}; use a multiple of {parts}.")
 
 
 def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

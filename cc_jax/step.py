@@ -1,15 +1,16 @@
 """The train state and the one jitted update."""
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
+from jax.experimental import checkify
 from jax.sharding import Mesh
 
-from cc_jax.concepts import concept_attention_loss
-from cc_jax.losses import phrase_loss, sigmoid_loss
 from cc_jax.models.two_towers import TwoTowers
+from cc_jax.objective import Encoded, Objective, encode, losses
 from cc_jax.sharding import over_batch, replicated
 
 
@@ -36,53 +37,86 @@ def init_state(model: TwoTowers, optimiser: optax.GradientTransformation, res: i
     return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
 
 
-def pixels(image: jax.Array) -> jax.Array:
-    """uint8 (B, H, W, 3) -> float32 in [-1, 1]. On the device: a quarter of the bytes travel."""
-    return image.astype(jnp.float32) / 127.5 - 1.0
-
-
-def losses(model: TwoTowers, params, batch: Mapping[str, jax.Array], weights: Mapping[str, float]) -> tuple:
-    """The losses with a weight above 0, by name, and the model's outputs. Plain SigLIP never encodes a phrase."""
-    concepts = weights["phrase"] > 0 or weights["concept_attention"] > 0
-    image, caption, out = model.apply({"params": params}, pixels(batch["image"]), batch["caption"],
-                                      want_tokens=weights["concept_attention"] > 0)
-    values = {"siglip": sigmoid_loss(image, caption, out["t"], out["b"])}
-    if concepts:
-        num_images, slots, length = batch["phrases"].shape
-        _, phrases, _ = model.apply({"params": params}, None, batch["phrases"].reshape(num_images * slots, length))
-        owner = jnp.repeat(jnp.arange(num_images, dtype=jnp.int32), slots)
-        given = (phrases, owner, batch["phrase_id"].ravel(), batch["phrase_mask"].ravel(), out["t"], out["b"])
-        if weights["phrase"] > 0:
-            values["phrase"] = phrase_loss(image, *given)
-        if weights["concept_attention"] > 0:
-            values["concept_attention"] = concept_attention_loss(out["concept_tokens"], *given)
-    return values, out
-
-
 def make_update(
-    model: TwoTowers, optimiser: optax.GradientTransformation, learning_rate: optax.Schedule,
-    weights: Mapping[str, float], max_scale: float | None, mesh: Mesh,
+    model: TwoTowers, optimiser: optax.GradientTransformation, learning_rate: optax.Schedule, objective: Objective,
+    max_scale: float | None, mesh: Mesh, microbatches: int = 1, seed: int = 0,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The jitted step: (state, batch) -> (state, metrics). The state's memory is reused for the new state.
 
-    `weights` gives L = siglip * L_siglip + phrase * L_npc + concept_attention * L_xac; `max_scale` clamps exp(t).
+    `max_scale` clamps exp(t); `seed` is of what a step draws; `microbatches` as in `accumulated`. With
+    `objective.checked` an embedding that is not normalised raises.
     """
-    def update(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        def total(params):
-            values, out = losses(model, params, batch, weights)
-            return sum(weights[name] * value for name, value in values.items()), (values, out["t"], out["b"])
+    gradients = accumulated(microbatches, mesh) if microbatches > 1 else whole
 
-        (loss, (values, scale, bias)), grads = jax.value_and_grad(total, has_aux=True)(state.params)
+    def update(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        key, weights = jax.random.fold_in(jax.random.key(seed), state.step), objective.weights(state.step)
+
+        def total(encoded: Encoded, t: jax.Array, b: jax.Array):
+            values = losses(encoded, batch, jnp.exp(t[0]), b[0], objective, key)
+            return sum(weights[name] * value for name, value in values.items()), values
+
+        encoder = lambda params, batch: encode(model, params, batch, objective)
+        (loss, values), grads = gradients(encoder, total, state.params, batch)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if max_scale is not None:
             params = params | {"t": jnp.minimum(params["t"], jnp.log(max_scale))}
         metrics = {"loss": loss} | {f"loss/{name}": value for name, value in values.items()} | {
-            "scale": scale, "bias": bias, "learning_rate": learning_rate(state.step),
-            "norm/gradient": optax.tree.norm(grads), "norm/parameter": optax.global_norm(params),
-            "norm/update": optax.tree.norm(updates)}
+            "scale": jnp.exp(state.params["t"][0]), "bias": state.params["b"][0],
+            "learning_rate": learning_rate(state.step), "norm/gradient": optax.tree.norm(grads),
+            "norm/parameter": optax.tree.norm(params), "norm/update": optax.tree.norm(updates)}
+        if objective.has_concepts:
+            metrics |= {"phrases": batch["phrase_mask"].sum()}
+            if "phrase_overflow" in batch:
+                metrics |= {"phrases/overflow": batch["phrase_overflow"].sum()}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     everywhere = replicated(mesh)
-    return jax.jit(update, donate_argnums=0, in_shardings=(everywhere, over_batch(mesh)),
-                   out_shardings=(everywhere, everywhere))
+    options = dict(donate_argnums=0, in_shardings=(everywhere, over_batch(mesh)))
+    if not objective.checked:
+        return jax.jit(update, out_shardings=(everywhere, everywhere), **options)
+    checked = jax.jit(checkify.checkify(update), out_shardings=(None, (everywhere, everywhere)), **options)
+
+    def raising(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        error, result = checked(state, batch)
+        error.throw()
+        return result
+    return raising
+
+
+def whole(encoder: Callable, total: Callable, params: dict, batch: dict) -> tuple:
+    """((loss, values), gradients) of total(encoder(params, batch), t, b), in one pass."""
+    function = lambda params: total(encoder(params, batch), params["t"], params["b"])
+    return jax.value_and_grad(function, has_aux=True)(params)
+
+
+def accumulated(microbatches: int, mesh: Mesh) -> Callable:
+    """`whole` with the towers' memory of a microbatch: the same numbers, but for rounding.
+
+    A contrastive loss is not a sum over microbatches. So the embeddings (and tokens) of all are made first and kept, the
+    loss and its gradient by them taken once, over the full batch, and each microbatch is then encoded again to carry its
+    part of that gradient to the parameters: one forward pass more (Gao et al. 2021, arXiv 2101.06983).
+    """
+    def split(x: jax.Array) -> jax.Array:
+        # Every device splits its own rows: no row moves.
+        x = x.reshape(len(x) // microbatches, microbatches, *x.shape[1:])
+        return jnp.moveaxis(lax.with_sharding_constraint(x, over_batch(mesh)), 1, 0)
+
+    def join(x: jax.Array) -> jax.Array:
+        x = jnp.moveaxis(x, 0, 1)
+        return lax.with_sharding_constraint(x.reshape(-1, *x.shape[2:]), over_batch(mesh))
+
+    def gradients(encoder: Callable, total: Callable, params: dict, batch: dict) -> tuple:
+        parts = jax.tree.map(split, batch)
+        encoded = jax.tree.map(join, lax.map(lambda part: encoder(params, part), parts))
+        (loss, values), (d_encoded, d_t, d_b) = jax.value_and_grad(total, (0, 1, 2), has_aux=True)(
+            encoded, params["t"], params["b"])
+
+        def add(grads, part):
+            batch, cotangent = part
+            _, pullback = jax.vjp(lambda params: encoder(params, batch), params)
+            return jax.tree.map(jnp.add, grads, pullback(cotangent)[0]), None
+
+        grads, _ = lax.scan(add, jax.tree.map(jnp.zeros_like, params), (parts, jax.tree.map(split, d_encoded)))
+        return (loss, values), grads | {"t": grads["t"] + d_t, "b": grads["b"] + d_b}
+    return gradients

@@ -1,22 +1,21 @@
 """One run: set up, resume, loop, log, evaluate, save. Read it top to bottom; `cc_jax.main` starts it."""
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 from etils import epath
 from jax.experimental import multihost_utils
 
-from cc_jax import checkpoint, flops, metrics, optim, sharding, step
+from cc_jax import checkpoint, flops, metrics, objective, optim, sharding, step
 from cc_jax.config import Config, ConfigError, steps, total_steps
 from cc_jax.convert import big_vision
-from cc_jax.data import dataset, pipeline, prepare
+from cc_jax.data import dataset, packing, pipeline, prepare
 from cc_jax.data.tokenizer import Tokenizer
 from cc_jax.evals import embed, registry
 from cc_jax.saved import load_tokenizer, make_model
 
 EMBEDDED = "datasets/shapes"
-LOSSES = ("siglip", "phrase", "concept_attention")
 
 
 def train(values: Mapping, workdir: str) -> None:
@@ -26,19 +25,22 @@ def train(values: Mapping, workdir: str) -> None:
     """
     config = Config(values)
     mesh = sharding.make_mesh(config.mesh.options(config.mesh.keys()))
-    sharding.check_batch_size(config.batch_size, mesh)
+    microbatches = config.get("microbatches", 1)
+    sharding.check_batch_size(config.batch_size, mesh, microbatches)
     prepare_embedded(config.data.dir)
-    source = dataset.open_split(config.data.dir, config.data.split)
+    source = open_source(config)
     length = total_steps(config, len(source))
     tokenizer = load_tokenizer(config)
     model = make_model(config)
-    weights = {name: config.loss.get(name, 0.0) for name in LOSSES}
+    goal = objective.read(config, mesh, length)
     example = make_example(config, tokenizer)
+    phrase_rows = make_phrase_rows(config, jax.local_device_count() * microbatches)
 
     seed, res = config.get("seed", 0), config.data.res
     optimiser, learning_rate = optim.make(config.optim, step.abstract_params(model, res), length)
     state = step.init_state(model, optimiser, res, seed, mesh)
-    update = step.make_update(model, optimiser, learning_rate, weights, config.optim.get("max_scale", None), mesh)
+    update = step.make_update(model, optimiser, learning_rate, goal, config.optim.get("max_scale", None), mesh,
+                              microbatches, seed)
     evaluators = make_evaluators(config, length)
     save_every = steps(config.checkpoint.every, length)
     manager_options = dict(keep=config.checkpoint.get("keep", 2))
@@ -59,7 +61,7 @@ def train(values: Mapping, workdir: str) -> None:
     embedder = embed.make(model, tokenizer, res, mesh)
 
     batches = pipeline.training_batches(source, example, config.batch_size, length, seed, first_step,
-                                        jax.process_index(), jax.process_count(), threads)
+                                        jax.process_index(), jax.process_count(), threads, phrase_rows)
     writer = metrics.Writer(workdir, first_step, active=jax.process_index() == 0)
     loop = Loop(length, first_step, log_every, config.batch_size, writer)
 
@@ -78,7 +80,7 @@ def train(values: Mapping, workdir: str) -> None:
         for done in range(first_step + 1, length + 1):
             batch = loop.next_batch(batches, mesh)
             if done == first_step + 1:
-                loop.flops_per_step = flops.step_flops(model, batch, weights)
+                loop.flops_per_step = flops.step_flops(model, batch, goal)
             state, values_now = update(state, batch)
             loop.record(done, values_now)
             if done % save_every == 0 or done == length:
@@ -175,6 +177,12 @@ def keep_tokenizer(tokenizer: Tokenizer, workdir: str) -> None:
         path.write_bytes(tokenizer.serialized)
 
 
+def open_source(config: Config) -> Sequence[Mapping]:
+    """The records to train on; they must say where phrases stand where the config pools phrases from there."""
+    spans = config.get("concepts", {}).get("embedding", "tower") == "span"
+    return dataset.open_split(config.data.dir, config.data.split, spans)
+
+
 def make_example(config: Config, tokenizer: Tokenizer) -> Callable:
     """The pipeline's per-example function by the config's `data` block."""
     length = config.model.text.get("length", 64)
@@ -183,9 +191,32 @@ def make_example(config: Config, tokenizer: Tokenizer) -> Callable:
         raise ConfigError(f"config.data.phrase_length={phrase_length} is shorter than config.model.text.length={length}; "
                           "a text tower that attends to its padding needs rows of one length: make them equal, or set "
                           "config.model.text.mask_padding=True for a tower trained from scratch.")
+    crop = config.data.get("crop", None)
+    if crop is not None and not 0 < crop <= 1:
+        raise ConfigError(f"config.data.crop={crop}; it is the least share of an image's area that a random crop keeps: "
+                          "above 0 and at most 1, or None for the whole image.")
+    if config.concepts.get("per_row", 1) > 1 and not config.model.text.get("mask_padding", False):
+        raise ConfigError(f"config.concepts.per_row={config.concepts.per_row} packs phrases into rows; a text tower that "
+                          "attends to its padding needs a row for each: set per_row=1, or config.model.text.mask_padding="
+                          "True for a tower trained from scratch.")
     return pipeline.make_example(
         tokenizer, config.data.res, length, config.data.get("max_phrases", 4), phrase_length,
-        config.data.get("flip", False), config.get("seed", 0))
+        config.data.get("flip", False), config.get("seed", 0), config.concepts.get("embedding", "tower") == "span", crop)
+
+
+def make_phrase_rows(config: Config, multiple: int) -> packing.PhraseRows | None:
+    """The room for a process's distinct phrases by the config's `concepts` block; None for a row per slot.
+
+    `concepts.rows` counts rows per image, each for up to `concepts.per_row` phrases.
+    """
+    rows, per_row = config.concepts.get("rows", None), config.concepts.get("per_row", 1)
+    if rows is None:
+        if per_row > 1:
+            raise ConfigError(f"config.concepts.per_row={per_row}, but config.concepts.rows is not set; set it to the rows "
+                              "per image that there is room for, such as 1.0.")
+        return None
+    images = config.batch_size // jax.process_count()
+    return packing.PhraseRows(multiple * math.ceil(rows * images / multiple), per_row)
 
 
 def make_evaluators(config: Config, length: int) -> dict[str, tuple[int, Callable]]:

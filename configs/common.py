@@ -2,6 +2,7 @@
 import difflib
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def parse_arg(arg: str | None, **defaults) -> ConfigDict:
@@ -50,9 +51,13 @@ def base(data: str, res: int) -> ConfigDict:
         text=dict(variant="B", vocab_size=32_000, length=64, mask_padding=True),
         scan=True, remat="dots", dtype="bfloat16")
     c.loss = dict(siglip=1.0, phrase=0.0, concept_attention=0.0)
+    # Phrases are encoded 4 to a row of phrase_length, equal ones once; there is room for so many rows per image.
+    c.concepts = dict(embedding="tower", rows=0.75, per_row=4, temperature=1.0, normaliser="texts", exchange="ring",
+                      max_hops=placeholder(int), ramp=placeholder(str))
     c.optim = dict(name="adamw", lr=1e-3, b1=0.9, b2=0.95, wd=1e-4, clip_norm=1.0, warmup_steps=10_000,
                    schedule="cosine", max_scale=100.0)
     c.mesh = dict(data=-1)
+    c.microbatches, c.checked = 1, False
     c.log_every = 50
     c.checkpoint = dict(every="2 %", keep=2)
     c.evals = dict()
@@ -83,6 +88,7 @@ def shrink(c: ConfigDict, steps: int = 6, batch_size: int = 16) -> ConfigDict:
             if size in tower:
                 del tower[size]
         tower.variant = variant
+    c.concepts.rows *= 4 / 3  # few phrases repeat in a small batch
     c.model.dtype = "float32"  # CPUs multiply bfloat16 slowly
     c.optim.warmup_steps = 2
     c.log_every = 1

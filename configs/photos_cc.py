@@ -10,7 +10,7 @@ def get_config(arg=None):
     c = common.base(arg.data, res=96)
     c.batch_size, c.total_steps = arg.batch_size, arg.steps
 
-    c.data.flip, c.data.max_phrases, c.data.phrase_length, c.data.threads = True, 3, 8, 4
+    c.data.crop, c.data.flip, c.data.max_phrases, c.data.phrase_length, c.data.threads = 0.4, True, 3, 16, 4
     tower = dict(width=128, mlp_dim=512, num_heads=4)
     c.model.image = dict(patch_size=(16, 16), depth=3, pool="map", **tower)
     c.model.text = dict(depth=2, vocab_size=4096, length=32, mask_padding=True, **tower)

@@ -12,7 +12,7 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.batch_size, c.total_steps = arg.batch_size, arg.steps
 
-    c.data.max_phrases, c.data.phrase_length, c.data.threads = 3, 6, 2
+    c.data.max_phrases, c.data.phrase_length, c.data.threads = 3, 16, 2
     tower = dict(width=128, mlp_dim=512, num_heads=4)
     c.model.image = dict(patch_size=(16, 16), depth=3, pool="map", **tower)
     c.model.text = dict(depth=2, vocab_size=512, length=32, mask_padding=True, **tower)

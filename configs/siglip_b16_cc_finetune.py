@@ -20,6 +20,7 @@ def get_config(arg=None):
     c.total_epochs = 5
     c.model.text.mask_padding = False  # the released tower attends to its padding, so every row stays 64 long
     c.data.phrase_length = c.model.text.length
+    c.concepts.per_row, c.concepts.rows = 1, 3.0
 
     c.loss = dict(siglip=1.0, phrase=1.0, concept_attention=0.01)
     c.optim = dict(name="adamw", lr=1e-5, b1=0.9, b2=0.98, eps=1e-6, wd=0.1, warmup_steps=50, schedule="cosine",

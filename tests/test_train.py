@@ -120,6 +120,23 @@ def test_eight_devices_and_one_give_the_same_losses(shapes_dir, tmp_path, comman
     assert eight == pytest.approx(one, rel=2e-5)
 
 
+def test_microbatches_drawn_hops_and_gathered_texts_train_on_eight_devices(shapes_dir, tmp_path, command):
+    command("cc_jax.main", "--config", f"configs/shapes_cc.py:data={shapes_dir},runlocal", "--workdir", tmp_path / "run",
+            "--config.concepts.exchange=gather", "--config.concepts.max_hops=3", "--config.concepts.normaliser=positives",
+            "--config.concepts.ramp=50 %", "--config.microbatches=2", "--config.evals.retrieval.every=6", devices=8)
+    lines = [line for line in metrics.read(tmp_path / "run") if "loss" in line]
+    assert len(lines) == 6 and all(line["phrases/overflow"] == 0 and line["phrases"] > 16 for line in lines)
+    for line, rise in zip(lines, (1 / 3, 2 / 3, 1, 1, 1, 1), strict=True):
+        total = line["loss/siglip"] + rise * (line["loss/phrase"] + 0.01 * line["loss/concept_attention"])
+        assert line["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_phrases_pooled_from_their_captions_train_in_the_debug_mode(shapes_dir, tmp_path):
+    train(tiny(shapes_dir, steps=4, **{"concepts.embedding": "span", "checked": True}), str(tmp_path))
+    lines = [line for line in metrics.read(tmp_path) if "loss" in line]
+    assert lines[-1]["loss"] < lines[0]["loss"] and "phrases/overflow" not in lines[0]
+
+
 def test_the_scale_never_exceeds_its_limit(shapes_dir, tmp_path):
     train(tiny(shapes_dir, **{"optim.max_scale": 12.0}), str(tmp_path))
     scales = [line["scale"] for line in metrics.read(tmp_path) if "scale" in line]
@@ -148,6 +165,12 @@ def test_a_saved_run_needs_nothing_but_its_workdir(tiny_run):
     ({"optim.schedule": "linear"}, "unknown config.optim.schedule='linear'"),
     ({"optim.warmup_steps": 9}, "warmup_steps=9 does not fit"),
     ({"optim.wd_pattern": "kernels"}, "'kernels' matches none"),
+    ({"data.crop": 1.5}, "config.data.crop=1.5"),
+    ({"microbatches": 3}, "batch_size=16 does not divide over 3 microbatches on each of 1 devices.*multiple of 3"),
+    ({"microbatches": 0}, "microbatches=0; it must be at least 1"),
+    ({"concepts.rows": None}, "per_row=4, but config.concepts.rows is not set"),
+    ({"data.phrase_length": 32, "model.text.mask_padding": False}, "per_row=4 packs phrases into rows"),
+    ({"concepts.embedding": "mean"}, "config.concepts.embedding='mean' is not known; use one of tower, span"),
     ({"mesh.data": 3}, "does not multiply to the 1 devices"),
 ])
 def test_a_config_that_can_not_run_says_why(shapes_dir, tmp_path, changes, message):

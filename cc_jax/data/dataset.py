@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-NAME, VERSION = "cc", "1.0.0"       # VERSION is the format's: of FEATURES and of what the folder holds
+NAME, VERSION = "cc", "1.1.0"       # VERSION is the format's: of FEATURES and of what the folder holds
 FORMAT = "array_record"
 SHARD_BYTES = 2**28                 # a shard that holds as much is closed, and the next begun
 DATASET_INFO = "dataset_info.json"  # TFDS's; a folder with it is a finished dataset
@@ -25,6 +25,8 @@ FEATURES = tfds.features.FeaturesDict({
     "captions": tfds.features.Sequence(tfds.features.Text()),
     "phrases": tfds.features.Sequence(tfds.features.Text(), doc="of all captions, one after the other"),
     "phrase_caption": tfds.features.Sequence(np.int32, doc="which caption each phrase came from"),
+    "phrase_start": tfds.features.Sequence(np.int32, doc="where each phrase stands in its caption, in characters"),
+    "phrase_end": tfds.features.Sequence(np.int32, doc="exclusive"),
 })
 
 
@@ -32,15 +34,20 @@ class DatasetError(ValueError):
     """A folder that is not a prepared dataset, or lacks what was asked of it; the message says what to do."""
 
 
-def open_split(directory: str | Path, split: str) -> Sequence[dict[str, Any]]:
+def open_split(directory: str | Path, split: str, spans: bool = False) -> Sequence[dict[str, Any]]:
     """Random access to the records of a split, safe from many threads.
 
     A record is {"key": bytes, "image": bytes, still encoded, "captions": [bytes], "phrases": [bytes],
-    "phrase_caption": [int]}, texts in UTF-8. Raises: DatasetError.
+    "phrase_caption": [int], "phrase_start": [int], "phrase_end": [int]}, texts in UTF-8. A phrase is first mentioned at
+    the characters [start, end) of its decoded caption; datasets of version 1.0.0 lack both.
+    Raises: DatasetError, with `spans` also where the dataset lacks them.
     """
     builder = _open(directory)
     if split not in builder.info.splits:
         raise DatasetError(f"the dataset {directory} has no split {split!r}; it has {', '.join(builder.info.splits)}.")
+    if spans and "phrase_start" not in builder.info.features:
+        raise DatasetError(f"the dataset {directory} does not say where phrases stand in their captions (version "
+                           f"{builder.version}, that of 1.1.0 and later does); prepare it anew.")
     if missing := [path for path in builder.info.splits[split].filepaths if not path.exists()]:
         raise DatasetError(f"the dataset {directory} lacks {missing[0].name}; copy it again, or prepare it anew.")
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})

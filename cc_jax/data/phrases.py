@@ -40,18 +40,31 @@ class Scores(NamedTuple):
     f1: float
 
 
-def noun_phrases(caption: str, tagger: str = "shipped") -> list[str]:
-    """The normalised noun phrases of a caption, each once, in the order of their first mention.
+def located_phrases(caption: str, tagger: str = "shipped") -> list[tuple[str, Span]]:
+    """The normalised noun phrases of a caption, each once, in the order of their first mention, and where that stands.
 
-    Every one is a piece of the caption, but for case and white space.
+    Every one is a piece of the caption, but for case and white space: `normalise(caption[span.start:span.end])`.
 
     Args:
       caption: any text, several sentences too.
       tagger: "shipped", or "nltk" for NLTK's own where its data is installed.
     Raises: ValueError for another tagger, LookupError where NLTK's data is missing.
     """
-    phrases = (normalise(caption[start:end]) for start, end in phrase_spans(caption, tagger))
-    return list(dict.fromkeys(phrase for phrase in phrases if phrase))
+    found = {}
+    for span in phrase_spans(caption, tagger):
+        if phrase := normalise(caption[span.start:span.end]):
+            found.setdefault(phrase, span)
+    return list(found.items())
+
+
+def noun_phrases(caption: str, tagger: str = "shipped") -> list[str]:
+    """The phrases of `located_phrases` alone."""
+    return [phrase for phrase, _ in located_phrases(caption, tagger)]
+
+
+def batch_located_phrases(captions: Sequence[str], tagger: str = "shipped") -> list[list[tuple[str, Span]]]:
+    """`located_phrases` of each caption."""
+    return [located_phrases(caption, tagger) for caption in captions]
 
 
 def batch_noun_phrases(captions: Sequence[str], tagger: str = "shipped") -> list[list[str]]:
@@ -128,7 +141,7 @@ def evaluate(rows: Iterable[dict], tagger: str = "shipped") -> Scores:
 
     Args:
       rows: {"caption", "tokens", "phrases": [{"start", "end"}, ...]}; start and end count tokens.
-      tagger: as in `noun_phrases`.
+      tagger: as in `located_phrases`.
     Gold sets that mark only phrases with a box make precision a lower bound.
     """
     found = predicted = expected = 0

@@ -26,7 +26,7 @@ from typing import Any
 from absl import app, flags
 
 from cc_jax.data import dataset, transforms
-from cc_jax.data.phrases import batch_noun_phrases
+from cc_jax.data.phrases import Span, batch_located_phrases
 from cc_jax.data.sources import Record, Reject, Source, find_source
 from cc_jax.data.tokenizer import Tokenizer, canonicalize, train_tokenizer
 from cc_jax.metrics import duration, grouped
@@ -45,17 +45,19 @@ class PrepareError(ValueError):
 
 @dataclass(frozen=True)
 class Annotated:
-    """A record that passed, with the captions that did and the phrases of each."""
+    """A record that passed, with the captions that did and the phrases of each, as `phrases.located_phrases`."""
     record: Record
     captions: list[str]
-    phrases: list[list[str]]
+    phrases: list[list[tuple[str, Span]]]
     rejected_captions: list[Reject]
 
     def example(self) -> dict[str, Any]:
         """The values of `dataset.FEATURES`."""
+        located = list(chain.from_iterable(self.phrases))
         return {"key": self.record.key, "image": self.record.image, "captions": self.captions,
-                "phrases": list(chain.from_iterable(self.phrases)),
-                "phrase_caption": [i for i, phrases in enumerate(self.phrases) for _ in phrases]}
+                "phrases": [phrase for phrase, _ in located],
+                "phrase_caption": [i for i, phrases in enumerate(self.phrases) for _ in phrases],
+                "phrase_start": [span.start for _, span in located], "phrase_end": [span.end for _, span in located]}
 
 
 @dataclass
@@ -90,7 +92,7 @@ def prepare(
       max_rejected: the share of records, 0 to 1, that may be rejected.
       vocab_size: at most so many pieces has the tokenizer trained on the train split's captions.
       tokenizer: a SentencePiece model to use instead.
-      tagger: as `phrases.noun_phrases`.
+      tagger: as `phrases.located_phrases`.
     Returns: the counts, which are also the dataset's metadata (metadata.json).
     Raises: PrepareError. If too many records were rejected, `out` then holds their list and nothing else.
     """
@@ -202,7 +204,7 @@ def _set_up(
         reader, argument = find_source(source)
         if tokenizer is not None:
             Tokenizer.load(tokenizer)
-        batch_noun_phrases(["a red square"], tagger)
+        batch_located_phrases(["a red square"], tagger)
         return reader, argument, reader.read(argument)
     except (ValueError, LookupError, FileNotFoundError) as error:
         raise PrepareError(str(error)) from error
@@ -235,7 +237,7 @@ def _annotate(batch: Sequence[Record | Reject], tagger: str, pool: ThreadPoolExe
     """What becomes of each record of a batch, in order. Images are decoded in threads while phrases are found here."""
     images = pool.map(check_image, batch)
     checked = [check_captions(record) if isinstance(record, Record) else ([], []) for record in batch]
-    phrases = iter(batch_noun_phrases([caption for good, _ in checked for caption in good], tagger))
+    phrases = iter(batch_located_phrases([caption for good, _ in checked for caption in good], tagger))
     for record, (good, bad) in zip(images, checked, strict=True):
         found = list(islice(phrases, len(good)))
         if isinstance(record, Reject):

@@ -1,7 +1,9 @@
 """Text -> token ids: SigLIP's text form on top of a SentencePiece model, given by path or trained here."""
 import io
 import string
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +16,7 @@ from cc_jax.models.text import EOS
 
 PAD, UNK = 0, 2             # with EOS, as in T5's and SigLIP's models
 
+_SPACE = "\u2581"           # what SentencePiece spells " " as
 _CANONICAL = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 
 
@@ -27,6 +30,8 @@ class Tokenizer:
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor):
         self._processor = processor
+        falls_back = processor.is_byte(processor.piece_to_id("<0x00>"))
+        self._byte_pieces = frozenset(f"<0x{byte:02X}>" for byte in range(256)) if falls_back else frozenset()
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -61,13 +66,57 @@ class Tokenizer:
 
         So the last position, which the text tower pools, is EOS in every row, and padding is EOS too ("sticky").
         """
-        if length < 1:
-            raise ValueError(f"length={length}; a row of tokens needs at least 1, for its end.")
+        _check_length(length)
         rows = np.full((len(texts), length), EOS, np.int32)
         for row, text in zip(rows, texts, strict=True):
             ids = self._processor.encode(canonicalize(text))[:length - 1]
             row[:len(ids)] = ids
         return rows
+
+    def token_spans(self, text: str, spans: Sequence[tuple[int, int]], length: int) -> Int32[np.ndarray, "n 2"]:
+        """Which positions [first, end) of the row `encode([text], length)` hold characters of each span of the text.
+
+        White space at a span's ends does not count. A span that the row does not hold whole, or of which the canonical
+        form leaves nothing, gets (0, 0).
+
+        Args: spans: characters [start, end) of `text` as it is given, in any order.
+        Raises: ValueError for a span that is not within the text, or a length below 1.
+        """
+        _check_length(length)
+        canonical = canonicalize(text)
+        spelled, origins = self._processor.normalize(canonical, with_offsets=True)
+        pieces = self._processor.encode(canonical, out_type=str)
+        starts = [0, *accumulate(1 if piece in self._byte_pieces else len(piece.encode()) for piece in pieces)]
+        found = []
+        for start, end in spans:
+            if not 0 <= start <= end <= len(text):
+                raise ValueError(f"span ({start}, {end}) does not lie in a text of {len(text)} characters; give the "
+                                 "text that it was found in, and 0 <= start <= end.")
+            # Of each character's canonical form only white space depends on the others, and that only at the ends.
+            after = len(canonicalize(text[:end]))
+            before = after - len(canonicalize(text[start:end]))
+            low, high = _spelled_range(spelled, origins, before, after)
+            first, last = bisect_right(starts, low) - 1, bisect_left(starts, high)
+            found.append((first, last) if before < after and low < high and last < length else (0, 0))
+        return np.array(found, np.int32).reshape(-1, 2)
+
+
+def _check_length(length: int) -> None:
+    if length < 1:
+        raise ValueError(f"length={length}; a row of tokens needs at least 1, for its end.")
+
+
+def _spelled_range(spelled: str, origins: Sequence[int], before: int, after: int) -> tuple[int, int]:
+    """Where the characters [before, after) of a text stand in its spelling, the normal form that is cut into pieces.
+
+    Args: origins: which character of the text each one of `spelled` comes from, ascending: one may become several ("½"),
+    and several one (a letter and its accent).
+    Returns: bytes [low, high) of the spelling's UTF-8; pieces may be single bytes.
+    """
+    low = bisect_left(origins, origins[max(bisect_right(origins, before) - 1, 0)])
+    low = max(low, spelled.startswith(_SPACE))      # the space that goes before every text has the origin of the first
+    high = bisect_left(origins, after)
+    return len(spelled[:low].encode()), len(spelled[:high].encode())
 
 
 def train_tokenizer(captions: Iterable[str], path: str | Path, vocab_size: int) -> None:

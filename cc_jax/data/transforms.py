@@ -50,7 +50,16 @@ def resize(image: UInt8[np.ndarray, "H W 3"], res: int) -> UInt8[np.ndarray, "re
     """The image as a square of `res` pixels: bilinear, antialiased on the way down, aspect not kept."""
     if image.shape[:2] == (res, res):
         return image
-    return np.asarray(Image.fromarray(image).resize((res, res), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((res, res), Image.Resampling.BILINEAR))
+
+
+def random_crop(image: UInt8[np.ndarray, "H W 3"], least: float, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
+    """A part of the image, of a random share of its area (`least` to 1), shape (3:4 to 4:3, where it fits) and place."""
+    height, width = image.shape[:2]
+    side, ratio = np.sqrt(height * width * rng.uniform(least, 1)), np.exp(rng.uniform(-1, 1) * np.log(4 / 3) / 2)
+    h, w = (int(np.clip(round(size), 1, most)) for size, most in ((side * ratio, height), (side / ratio, width)))
+    top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+    return image[top:top + h, left:left + w]
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

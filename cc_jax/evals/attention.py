@@ -11,8 +11,8 @@ from PIL import Image
 from cc_jax.concepts import concept_attention
 from cc_jax.data.transforms import decode, resize
 from cc_jax.models.two_towers import sizes
+from cc_jax.objective import pixels
 from cc_jax.saved import SavedRun
-from cc_jax.step import pixels
 
 SHADE = np.array([14, 17, 38])  # what the picture fades to where nothing is attended to
 SHARE_LEFT = 0.18               # of the picture, at the lowest attention: enough to see what was passed over

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from cc_jax.data.tokenizer import Tokenizer
 from cc_jax.data.transforms import decode, resize
 from cc_jax.models.two_towers import TwoTowers
+from cc_jax.objective import pixels
 from cc_jax.sharding import over_batch, replicated
-from cc_jax.step import pixels
 
 BATCH = 128
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cc_jax.models.text import TextTransformer
+from cc_jax.models.text import PackedText, TextTransformer
 from cc_jax.models.vit import ViT, decode_variant
 
 
@@ -21,7 +21,9 @@ class TwoTowers(nn.Module):
 
     `image` and `text` are the towers' options: `variant` (as "B/16", "B"), or its sizes in full. Embeddings are
     l2-normalised float32. `out` holds the scale "t" = exp(log-temperature), the bias "b" and the towers' intermediates
-    under "img/..." and "txt/..."; with `want_tokens` the normalised "concept_tokens" (B, K, D).
+    under "img/..." and "txt/..."; with `want_tokens` the normalised "concept_tokens" (B, K, D), with `spans` of the texts'
+    tokens [first, end) the normalised "span_embeddings" (N * P, D).
+    `text` may be a PackedText of R rows with S places: then N = R * S, row by row.
     """
     image: Mapping
     text: Mapping
@@ -44,7 +46,8 @@ class TwoTowers(nn.Module):
         self.b = self.param("b", constant(self.bias_init))
 
     def __call__(
-        self, image: Float[Array, "B H W 3"] | None, text: Int[Array, "N L"] | None = None, want_tokens: bool = False,
+        self, image: Float[Array, "B H W 3"] | None, text: Int[Array, "N L"] | PackedText | None = None,
+        want_tokens: bool = False, spans: Int[Array, "N P 2"] | None = None,
     ) -> tuple[Float[Array, "B D"] | None, Float[Array, "N D"] | None, dict[str, Array]]:
         zimg, ztxt, out = None, None, {"t": jnp.exp(self.t[0]), "t/parameter": self.t, "b": self.b[0]}
         if image is not None:
@@ -54,8 +57,11 @@ class TwoTowers(nn.Module):
                 out["concept_tokens"] = normalise(intermediates.pop("concept_tokens"))
             out |= {f"img/{k}": v for k, v in intermediates.items()}
         if text is not None:
-            ztxt, intermediates = self.txt(text)
+            ztxt, intermediates = self.txt(text, spans)
             ztxt = normalise(ztxt)
+            if spans is not None:
+                spans = normalise(intermediates.pop("spans"))
+                out["span_embeddings"] = spans.reshape(-1, spans.shape[-1])
             out |= {f"txt/{k}": v for k, v in intermediates.items()}
         return zimg, ztxt, out
 

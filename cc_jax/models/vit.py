@@ -61,7 +61,7 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"],
-                 mask: Bool[Array, "B 1 1 L"] | None = None) -> tuple[Float[Array, "B L D"], None]:
+                 mask: Bool[Array, "B 1 #L L"] | None = None) -> tuple[Float[Array, "B L D"], None]:
         y = nn.LayerNorm(dtype=self.dtype)(x)
         y = nn.MultiHeadDotProductAttention(
             num_heads=self.num_heads, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype)(y, y, mask=mask)
@@ -71,7 +71,7 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`depth` blocks, then LayerNorm. `mask` is False where a position is not to be attended to.
+    """`depth` blocks, then LayerNorm. `mask` is False where a position (axis 2) must not attend to another (axis 3).
 
     scan=True compiles one block and loops over it, its parameters stacked on a leading layer axis under `encoderblock`;
     otherwise each block is `encoderblock_i`. `remat` (a key of REMAT_POLICIES) says what the backward pass recomputes.
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B 1 1 L"] | None = None) -> Float[Array, "B L D"]:
+    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B 1 #L L"] | None = None) -> Float[Array, "B L D"]:
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"unknown remat policy {self.remat!r}; use one of {', '.join(REMAT_POLICIES)}.")
         block = EncoderBlock

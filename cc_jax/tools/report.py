@@ -31,8 +31,8 @@ from cc_jax.config import ConfigError
 from cc_jax.data import dataset
 from cc_jax.evals import attention
 from cc_jax.evals.attention import Example
+from cc_jax.objective import LOSSES
 from cc_jax.saved import open_run
-from cc_jax.train import LOSSES
 
 # Okabe and Ito's colours, told apart by all eyes; their dark-theme forms stand in CSS.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from cc_jax.data import grammar, phrases
 
 CHARACTERS = st.characters(codec="latin-1") | st.sampled_from("“”‘’«»'\"`.,;&<>()…é日 \n\t")
+CAPTIONS = st.lists(st.text(CHARACTERS, max_size=8) | st.sampled_from(
+    "a the his red striped dog dogs of in is and , . walking group '' 's".split()), max_size=30).map(" ".join)
 
 
 @pytest.fixture
@@ -61,6 +63,12 @@ def test_a_repeated_phrase_comes_once_but_has_all_its_spans():
     assert [caption[start:end] for start, end in phrases.phrase_spans(caption)] == ["dog", "Dog", "dog"]
 
 
+def test_a_located_phrase_stands_where_it_is_first_mentioned():
+    caption = 'The  “Red\tHat”, a dog, his red hat and the Dog 🐕'
+    assert [(phrase, caption[start:end]) for phrase, (start, end) in phrases.located_phrases(caption)] == [
+        ("red hat", "Red\tHat"), ("dog", "dog")]
+
+
 @pytest.mark.parametrize("caption", ["", " \n", ".", "the", "it is", "\"", "!!! ''' ``", "\x00", "in front of"])
 def test_a_caption_without_phrases_gives_none(caption):
     assert phrases.noun_phrases(caption) == []
@@ -82,14 +90,23 @@ def test_quotation_marks_and_brackets_stay_outside(caption, expected):
     assert expected in phrases.noun_phrases(caption)
 
 
-@given(st.lists(st.text(CHARACTERS, max_size=8) | st.sampled_from(
-    "a the his red striped dog dogs of in is and , . walking group '' 's".split()), max_size=30).map(" ".join))
+@given(CAPTIONS)
 def test_phrases_stand_in_the_caption_normalised_once_and_always_the_same(caption):
     found = phrases.noun_phrases(caption)
     text = " ".join(caption.lower().split())
     assert all(phrase and phrase in text and phrase == phrases.normalise(phrase) for phrase in found)
     assert len(set(found)) == len(found)
     assert phrases.batch_noun_phrases([caption, caption]) == [found, found]
+
+
+@given(CAPTIONS)
+def test_every_phrase_is_located_once_at_the_first_span_that_reads_so(caption):
+    located = phrases.located_phrases(caption)
+    assert [phrase for phrase, _ in located] == phrases.noun_phrases(caption)
+    spans = phrases.phrase_spans(caption)
+    for phrase, span in located:
+        assert span == next(each for each in spans if phrases.normalise(caption[each.start:each.end]) == phrase)
+    assert phrases.batch_located_phrases([caption, caption]) == [located, located]
 
 
 @pytest.mark.parametrize("phrase, expected", [

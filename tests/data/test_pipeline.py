@@ -10,6 +10,7 @@ from PIL import Image
 
 from cc_jax.config import ConfigError
 from cc_jax.data import pipeline
+from cc_jax.data.packing import PhraseRows
 from cc_jax.data.tokenizer import Tokenizer, train_tokenizer
 
 
@@ -27,8 +28,9 @@ def record(number, captions=("a red circle and a blue square",), phrases=(("red 
             "phrases": [p.encode() for p, _ in phrases], "phrase_caption": [c for _, c in phrases]}
 
 
-def example(tokenizer, seed=0, flip=False, slots=3):
-    return pipeline.make_example(tokenizer, res=8, length=12, max_phrases=slots, phrase_length=6, flip=flip, seed=seed)
+def example(tokenizer, seed=0, flip=False, slots=3, spans=False):
+    return pipeline.make_example(tokenizer, res=8, length=12, max_phrases=slots, phrase_length=6, flip=flip, seed=seed,
+                                 spans=spans)
 
 
 def batches(tokenizer, count=20, batch_size=8, total_steps=6, seed=0, **options):
@@ -49,8 +51,37 @@ def numbers(batch):
 def test_shapes_and_types_of_a_batch(tokenizer):
     [first, *_] = batches(tokenizer)
     assert {name: (value.shape, value.dtype) for name, value in first.items()} == {
-        "image": ((8, 8, 8, 3), np.uint8), "caption": ((8, 12), np.int32), "phrases": ((8, 3, 6), np.int32),
-        "phrase_id": ((8, 3), np.int32), "phrase_mask": ((8, 3), np.bool_)}
+        "image": ((8, 8, 8, 3), np.uint8), "caption": ((8, 12), np.int32), "phrases": ((24, 6), np.int32),
+        "phrase_id": ((8, 3), np.int32), "phrase_mask": ((8, 3), np.bool_), "column_id": ((24, 1), np.int32),
+        "column_weight": ((24, 1), np.float32), "phrase_overflow": ((8,), np.int32)}
+
+
+def test_by_default_the_rows_of_phrases_are_the_slots(tokenizer):
+    [first, *_] = batches(tokenizer)
+    phrases = ["red circle", "blue square", ""]
+    np.testing.assert_array_equal(first["phrases"], np.tile(tokenizer.encode(phrases, 6), (8, 1)))
+    np.testing.assert_array_equal(first["column_id"][:, 0], np.tile([pipeline.phrase_id(p) for p in phrases], 8))
+    assert first["column_weight"][:, 0].tolist() == [1, 1, 0] * 8 and first["phrase_overflow"].tolist() == [0] * 8
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_with_phrase_rows_equal_phrases_are_one_column_of_each_process(tokenizer, processes):
+    room = PhraseRows(rows=2, per_row=4)
+    for process in range(processes):
+        for batch in batches(tokenizer, process=process, processes=processes, phrase_rows=room):
+            assert batch["phrases"].shape == batch["phrase_segment"].shape == (2, 6)
+            filled = batch["column_weight"] > 0
+            assert dict(zip(batch["column_id"][filled].tolist(), batch["column_weight"][filled].tolist(), strict=True)) == {
+                pipeline.phrase_id(phrase): 8 / processes for phrase in ("red circle", "blue square")}
+
+
+def test_with_phrase_rows_a_run_starts_at_any_step_with_the_same_batches(tokenizer):
+    room = PhraseRows(rows=1, per_row=2)  # has no place for the second phrase
+    whole = batches(tokenizer, phrase_rows=room)
+    for a, b in zip(whole[3:], batches(tokenizer, phrase_rows=room, first_step=3), strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+        assert a["column_weight"].sum() + a["phrase_overflow"].sum() == a["phrase_mask"].sum() == 16
 
 
 def test_every_epoch_holds_every_record_once_in_another_order(tokenizer):
@@ -86,16 +117,12 @@ def test_any_number_of_processes_gives_the_same_global_batches(tokenizer, proces
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.text("abc", min_size=1, max_size=4), unique=True, max_size=8), st.integers(1, 5), st.integers(0, 99))
-def test_phrase_slots_hold_a_seeded_choice_in_order(phrases, slots, seed):
-    choose = lambda: pipeline.choose_phrases(phrases, "the caption", slots, np.random.default_rng(seed))
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 99))
+def test_phrase_slots_hold_a_seeded_choice_in_order(count, slots, seed):
+    choose = lambda: pipeline.choose(count, slots, np.random.default_rng(seed)).tolist()
     chosen = choose()
-    assert chosen == choose()
-    if not phrases:
-        assert chosen == ["the caption"]
-    else:
-        assert len(chosen) == min(len(phrases), slots) == len(set(chosen))
-        assert sorted(chosen, key=phrases.index) == chosen
+    assert chosen == choose() == sorted(set(chosen))
+    assert len(chosen) == min(count, slots) and set(chosen) <= set(range(count))
 
 
 def test_a_caption_with_more_phrases_than_slots_shows_each_in_turn(tokenizer):
@@ -136,6 +163,41 @@ def test_images_flip_by_config_only(tokenizer):
                      == picture[:, ::-1]).all()) for n in range(30)]
     assert 5 < sum(flipped) < 25
     np.testing.assert_array_equal(example(tokenizer)(record(0) | {"image": file.getvalue()}, 0)["image"], picture)
+
+
+def test_a_span_says_which_positions_of_the_caption_hold_the_phrase(tokenizer):
+    caption = "a red circle and a blue square"
+    spans = {p: (caption.index(p), caption.index(p) + len(p)) for p in ("red circle", "blue square")}
+    start, end = (np.array(side) for side in zip(*spans.values(), strict=True))
+    located = record(0) | {"phrase_start": start, "phrase_end": end}
+    made = example(tokenizer, spans=True)(located, 0)
+    assert "phrases" not in made and made["phrase_mask"].tolist() == [True, True, False]
+    for (first, end), phrase in zip(made["phrase_span"], spans, strict=False):
+        np.testing.assert_array_equal(made["caption"][first:end], tokenizer.encode([phrase], 12)[0][:end - first])
+    assert made["phrase_id"].tolist() == example(tokenizer)(located, 0)["phrase_id"].tolist()
+
+
+def test_a_phrase_that_the_row_cuts_off_is_left_out_of_the_spans(tokenizer):
+    caption = "a red circle and a blue square"
+    start = caption.index("blue")
+    located = record(0) | {"phrase_start": np.array([2, start]), "phrase_end": np.array([12, len(caption)])}
+    short = pipeline.make_example(tokenizer, res=8, length=5, max_phrases=3, phrase_length=6, flip=False, seed=0, spans=True)
+    made = short(located, 0)
+    assert made["phrase_mask"].tolist() == [True, False, False]
+    assert made["phrase_id"][0] == pipeline.phrase_id("red circle")
+    none = short(record(0, phrases=()) | {"phrase_start": np.array([], int), "phrase_end": np.array([], int)}, 0)
+    assert none["phrase_mask"].tolist() == [True, False, False] and none["phrase_span"][0].tolist() == [0, 4]
+
+
+def test_crops_are_parts_of_the_image_by_config_only(tokenizer):
+    picture = np.tile(np.arange(8, dtype=np.uint8)[:, None, None], (1, 8, 3))  # rows 0 to 7
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    make = pipeline.make_example(tokenizer, 8, 12, 3, 6, False, 0, crop=0.3)
+    images = [make(record(0) | {"image": file.getvalue()}, n)["image"] for n in range(20)]
+    ranges = {(int(image.min()), int(image.max())) for image in images}
+    assert len(ranges) > 4 and all(0 <= low < high <= 7 for low, high in ranges)
+    np.testing.assert_array_equal(images[0], make(record(0) | {"image": file.getvalue()}, 0)["image"])
 
 
 def test_equal_phrases_have_equal_ids_of_32_bits_and_different_ones_differ():

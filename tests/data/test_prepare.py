@@ -15,7 +15,7 @@ from PIL import Image
 
 from cc_jax.data import dataset, sources
 from cc_jax.data import prepare as preparation
-from cc_jax.data.phrases import noun_phrases
+from cc_jax.data.phrases import normalise, noun_phrases
 from cc_jax.data.prepare import PrepareError, Reservoir, prepare, progress_line
 from cc_jax.data.sources import Record
 from cc_jax.data.tokenizer import Tokenizer
@@ -72,15 +72,22 @@ def digests(out: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir()}
 
 
+def mentions(record: dict) -> list[str]:
+    """The piece of its caption that each phrase of a record is first mentioned by."""
+    captions = [caption.decode() for caption in record["captions"]]
+    places = zip(record["phrase_caption"], record["phrase_start"], record["phrase_end"], strict=True)
+    return [captions[i][start:end] for i, start, end in places]
+
+
 def run(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "cc_jax.data.prepare", *arguments], cwd=ROOT, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_a_dataset_reads_back_with_tfds_as_it_went_in(folder, tmp_path):
-    """Bytes of every format, captions, and the phrases of each caption."""
+    """Bytes of every format, captions, and the phrases of each caption with where they stand in it."""
     images = [photo(i, form) for i, form in enumerate(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])]
-    captions = [("A red dog.", "it is", "the dog's big ball on a green field"), ("Ein Hündchen 🐕 in the snow",)]
+    captions = [("A red dog.", "it is", "the dog's big ball on a green field"), ("Ein Hündchen 🐕 in the Deep\tSnow",)]
     for i, image in enumerate(images):
         folder.add(image, *captions[i % 2], split="test" if i == 3 else "train")
     counts = prepare(folder.source, tmp_path / "out")
@@ -96,6 +103,8 @@ def test_a_dataset_reads_back_with_tfds_as_it_went_in(folder, tmp_path):
         assert tuple(texts) in captions
         pairs = [(i, phrase) for i, text in enumerate(texts) for phrase in noun_phrases(text)]
         assert list(zip(record["phrase_caption"], map(bytes.decode, record["phrases"]), strict=True)) == pairs
+        assert [normalise(mention) for mention in mentions(record)] == [phrase for _, phrase in pairs]
+    assert mentions(read["test"][0])[-1] == "Deep\tSnow" and mentions(read["train"][0])[:2] == ["red dog", "dog's big ball"]
     assert dict(builder.info.metadata) == counts == dataset.read_metadata(tmp_path / "out")
     assert counts["records"] == 6 and counts["captions"] == 12 and counts["rejected"] == {}
     assert counts["splits"] == {"train": 5, "test": 1} == dataset.split_sizes(tmp_path / "out")
@@ -319,6 +328,22 @@ def test_opening_what_is_not_there_says_what_to_do(folder, tmp_path):
         dataset.open_split(out, "train")
 
 
+def test_a_dataset_of_the_first_version_reads_as_it_did(tmp_path, monkeypatch):
+    """It has no places of phrases, and its records must not claim any."""
+    record = {"key": "a:1", "image": photo(1), "captions": ["a red dog"], "phrases": ["red dog"], "phrase_caption": [0]}
+    features = tfds.features.FeaturesDict({name: dataset.FEATURES[name] for name in record})
+    with monkeypatch.context() as before:
+        before.setattr(dataset, "FEATURES", features)
+        before.setattr(dataset, "VERSION", "1.0.0")
+        with dataset.DatasetWriter(tmp_path) as writer:
+            writer.write("train", record)
+            writer.finish({"version": "1.0.0"})
+    [read] = dataset.open_split(tmp_path, "train")
+    assert set(read) == set(record) and read["image"] == record["image"]
+    assert read["phrases"] == [b"red dog"] and list(read["phrase_caption"]) == [0]
+    assert dataset.read_metadata(tmp_path) == {"version": "1.0.0"} and dataset.VERSION == "1.1.0"
+
+
 def test_a_new_source_is_a_line_in_the_table_and_may_add_files(tmp_path, monkeypatch):
     def read(argument):
         return (Record(str(i), photo(i), (f"{argument} {i}",)) for i in range(3))
@@ -351,3 +376,5 @@ def test_real_photos_are_prepared(test_data, tmp_path):
     counts = prepare(folder.source, tmp_path / "out")
     assert counts["splits"] == {"train": 20, "test": 20} and counts["captions"] == 200
     assert 2 < counts["phrases"] / counts["captions"] < 5
+    for record in dataset.open_split(tmp_path / "out", "train"):
+        assert list(map(normalise, mentions(record))) == list(map(bytes.decode, record["phrases"]))

@@ -1,5 +1,7 @@
 """Tokens against SentencePiece itself, and against the text rules of SigLIP written out by hand."""
+import io
 import pickle
+import string
 
 import numpy as np
 import pytest
@@ -7,11 +9,18 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cc_jax.data.phrases import located_phrases
 from cc_jax.data.tokenizer import EOS, Tokenizer, canonicalize, train_tokenizer
 
 CAPTIONS = [f"A {size} {colour} {shape} to the {side} of a {other} {shape}."
             for size in ("small", "large") for colour in ("red", "blue", "green") for shape in ("circle", "cross")
             for side in ("left", "right") for other in ("yellow", "black", "white")]
+
+
+LENGTH = 400        # enough for whatever the texts drawn here become
+WORDS = st.sampled_from(
+    "a Dog dogs, RED (red) don't it's snake_case – … . '' ½ ™ Éclair cafe\u0301 ﬁsh İzmir ΣΑΣ 🐕 日本".split())
+GAPS = st.text(" \t\n\u3000", min_size=1, max_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +68,134 @@ def test_any_text_ends_in_end_of_sentence_and_within_the_vocabulary(model, texts
     rows = tokenizer.encode(texts, length)
     assert rows.shape == (len(texts), length)
     assert (rows[:, -1] == EOS).all() and (rows >= 0).all() and (rows < tokenizer.vocab_size).all()
+
+
+def pieces(processor, text: str) -> list[str]:
+    """Those of a text's canonical form; they spell it as the normaliser of SentencePiece has it, with "▁" for space."""
+    return processor.encode(canonicalize(text), out_type=str)
+
+
+def spell(processor, text: str) -> str:
+    return processor.normalize(canonicalize(text)).replace("▁", " ").strip()
+
+
+@pytest.mark.parametrize("text, span, expected", [
+    ("Two  DOGS, run!", "DOGS", "dogs"),
+    ("Two  DOGS, run!", "Two  DOGS", "two dogs"),
+    ("Two  DOGS, run!", " DOGS, ", "dogs"),
+    ("the so-called \"red hat\" on a shelf", "red hat", "red hat"),
+    ("the boy's big ball", "boy's big ball", "boys big ball"),
+    ("ein Überhut – schön, ein Hund", "ein Hund", "ein hund"),
+    ("... a Dog in İzmir and a red hat", "red hat", "red hat"),
+    ("snow_ball fight", "ball", "ball"),
+])
+def test_the_positions_of_a_span_read_as_the_span(test_data, text, span, expected):
+    path = test_data / "tokenizer" / "spm32k.model"
+    start = text.index(span)
+    tokenizer = Tokenizer.load(path)
+    [[first, end]] = tokenizer.token_spans(text, [(start, start + len(span))], 24)
+    ids = tokenizer.encode([text], 24)[0, first:end].tolist()
+    assert sentencepiece.SentencePieceProcessor(model_file=str(path)).decode(ids) == expected
+
+
+@pytest.mark.parametrize("caption", ["A man's red hat, on 2 big Dogs - and the café\u0301's old  sign.", *CAPTIONS[:5]])
+def test_the_positions_of_phrases_read_as_the_phrases(model, caption):
+    plain = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    located = located_phrases(caption)
+    for (phrase, _), (first, end) in zip(
+            located, Tokenizer.load(model).token_spans(caption, [span for _, span in located], LENGTH), strict=True):
+        assert "".join(pieces(plain, caption)[first:end]).replace("▁", " ").strip() == spell(plain, phrase)
+
+
+@given(words=st.lists(WORDS, min_size=1, max_size=12), gaps=st.lists(GAPS, min_size=12, max_size=12), data=st.data())
+def test_the_positions_of_words_spell_the_words(model, words, gaps, data):
+    tokenizer, plain = Tokenizer.load(model), sentencepiece.SentencePieceProcessor(model_file=str(model))
+    text, starts = "", []
+    for word, gap in zip(words, gaps, strict=False):
+        text += gap
+        starts.append(len(text))
+        text += word
+    first_word = data.draw(st.integers(0, len(words) - 1))
+    last_word = data.draw(st.integers(first_word, len(words) - 1))
+    start, stop = starts[first_word], starts[last_word] + len(words[last_word])
+    [[first, end]] = tokenizer.token_spans(text, [(start, stop)], LENGTH)
+    assert "".join(pieces(plain, text)[first:end]).replace("▁", " ").strip() == spell(plain, text[start:stop])
+
+
+@given(text=st.text(max_size=30) | st.lists(WORDS, max_size=6).map(" ".join), length=st.integers(1, 40), data=st.data())
+def test_the_positions_are_those_found_character_by_character(model, text, length, data):
+    places = st.integers(0, len(text))
+    spans = data.draw(st.lists(st.tuples(places, places).map(sorted).map(tuple), max_size=4))
+    plain = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    found = Tokenizer.load(model).token_spans(text, spans, length)
+    assert found.dtype == np.int32 and found.shape == (len(spans), 2)
+    holders = positions_by_character(plain, text)
+    for span, range_ in zip(spans, found.tolist(), strict=True):
+        held = [position for place in range(*span) for position in holders[place]]
+        expected = [min(held), max(held) + 1] if held else [0, 0]
+        assert range_ == (expected if expected[1] < length else [0, 0])
+
+
+def positions_by_character(processor, text: str) -> list[set[int]]:
+    """Which positions hold each character, from the rules written out and SentencePiece's map of its normaliser."""
+    canonical, origins = "", []
+    gap = False
+    for place, character in enumerate(text):
+        if character == "_" or character.isspace():
+            gap = bool(canonical)
+        elif character not in string.punctuation:
+            new = (" " if gap else "") + character.lower()
+            origins += [None] * gap + [place] * (len(new) - gap)
+            canonical, gap = canonical + new, False
+    owner = [position for position, piece in enumerate(pieces(processor, text)) for _ in piece]
+    _, offsets = processor.normalize(canonical, with_offsets=True)
+    assert len(owner) == len(offsets) - 1
+    holders = [set() for _ in text]
+    for i, position in enumerate(owner[1:], 1):             # the first is the space before the text
+        reach = next((offset for offset in offsets[i:] if offset > offsets[i]), offsets[i])
+        for origin in origins[offsets[i]:reach]:
+            if origin is not None:
+                holders[origin].add(position)
+    return holders
+
+
+def test_a_span_that_the_row_cuts_off_has_no_positions(model):
+    tokenizer, text = Tokenizer.load(model), "a small red circle"
+    spans = [(0, 1), (2, 11), (2, len(text))]
+    whole = tokenizer.token_spans(text, spans, LENGTH)
+    assert (whole[:, 1] > whole[:, 0]).all()
+    for length in range(1, whole.max() + 2):
+        kept = whole[:, 1:] <= length - 1
+        np.testing.assert_array_equal(tokenizer.token_spans(text, spans, length), np.where(kept, whole, 0))
+
+
+@pytest.mark.parametrize("span", [(5, 6), (5, 5), (8, 9), (0, 0), (1, 2), (10, 13)])
+def test_a_span_of_punctuation_or_white_space_has_no_positions(model, span):
+    text = "a boy's - \n._red hat"
+    assert Tokenizer.load(model).token_spans(text, [span], 32).tolist() == [[0, 0]], text[slice(*span)]
+
+
+def test_all_pieces_of_one_character_belong_to_it():
+    """A character that becomes bytes, as in models with byte fallback, or several letters."""
+    file = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CAPTIONS), model_writer=file, vocab_size=330, model_type="bpe", byte_fallback=True,
+        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2)
+    plain = sentencepiece.SentencePieceProcessor(model_proto=file.getvalue())
+    text = "a 🐕 ½"
+    assert pieces(plain, text) == "▁a ▁ <0xF0> <0x9F> <0x90> <0x95> ▁ <0x31> <0xE2> <0x81> <0x84> <0x32>".split()
+    spans = [(0, 1), (2, 3), (4, 5), (2, 5)]
+    assert Tokenizer(plain).token_spans(text, spans, 32).tolist() == [[0, 1], [2, 6], [7, 12], [2, 12]]
+
+
+@pytest.mark.parametrize("span", [(-1, 2), (3, 2), (0, 6)])
+def test_a_span_outside_the_text_is_an_error(model, span):
+    with pytest.raises(ValueError, match=r"span \(.*\) does not lie in a text of 5 characters"):
+        Tokenizer.load(model).token_spans("a dog", [span], 8)
+
+
+def test_no_spans_give_no_ranges(model):
+    assert Tokenizer.load(model).token_spans("a dog", [], 8).shape == (0, 2)
 
 
 def test_a_real_vocabulary_is_read(test_data):
@@ -142,6 +279,8 @@ def test_a_tokenizer_written_again_is_the_same(model):
 def test_a_row_needs_a_position(model):
     with pytest.raises(ValueError, match="length=0"):
         Tokenizer.load(model).encode(["a"], 0)
+    with pytest.raises(ValueError, match="length=0"):
+        Tokenizer.load(model).token_spans("a", [], 0)
 
 
 def test_a_tokenizer_travels_to_a_worker(model):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cc_jax.data.transforms import MAX_PIXELS, ImageError, decode, resize
+from cc_jax.data.transforms import MAX_PIXELS, ImageError, decode, random_crop, resize
 
 GRADIENT = np.stack(np.meshgrid(np.arange(40), np.arange(30), [7]), -1)[:, :, 0].astype(np.uint8) * 5  # (30, 40, 3)
 
@@ -171,3 +171,16 @@ def test_resize_does_not_keep_the_aspect():
     square = resize(ramp, 16)
     assert square.shape == (16, 16, 3) and (np.diff(square[0, :, 0].astype(int)) > 0).all()
     assert np.ptp(square[:, :, 0], axis=0).max() == 0
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.1, 1.0), st.integers(0, 99))
+def test_a_random_crop_is_a_part_of_the_image_of_about_the_area_asked_for(height, width, least, seed):
+    image = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
+    part = random_crop(image, least, np.random.default_rng(seed))
+    h, w = part.shape[:2]
+    assert 1 <= h <= height and 1 <= w <= width
+    # Never less than asked, but for rounding and for sides that the image is too short for.
+    assert h == height or w == width or (h + 1) * (w + 1) >= least * height * width
+    top, left = np.argwhere((image == part[0, 0]).all(-1)).T
+    assert any((image[t:t + h, x:x + w] == part).all() for t, x in zip(top, left, strict=True)
+               if t + h <= height and x + w <= width)

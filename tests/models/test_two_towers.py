@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cc_jax.models.text import EOS
+from cc_jax.data.packing import PhraseRows, lay_out
+from cc_jax.models.text import EOS, PackedText
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.models.vit import VARIANTS, decode_variant
 from cc_jax.optim import parameter_names
@@ -147,6 +148,57 @@ def test_with_masked_padding_a_text_has_one_embedding_in_rows_of_any_length():
     np.testing.assert_allclose(short, whole, rtol=1e-4, atol=1e-5)
     _, attended, _ = run(make(), params, None, text)
     assert np.abs(np.asarray(attended) - np.asarray(whole)).max() > 1e-3
+
+
+def packed(length, rows, per_row):
+    """Nine phrases of 0 to 5 tokens: alone (9, length), as PackedText, and which of them lies at each place (-1: none)."""
+    _, text = inputs(texts=9, length=length)
+    text = text.at[3].set(EOS)
+    batch = lay_out({"phrases": np.asarray(text)[:, None], "phrase_id": np.arange(9, dtype=np.int32)[:, None],
+                     "phrase_mask": np.ones((9, 1), bool)}, PhraseRows(rows, per_row))
+    assert not batch["phrase_overflow"].any()
+    return text, PackedText(batch["phrases"], *(batch[f"phrase_{name}"] for name in ("segment", "position", "end"))), \
+        np.where(batch["column_weight"] > 0, batch["column_id"], -1).ravel()
+
+
+@pytest.mark.parametrize("options", [{}, dict(scan=True, remat="dots")])
+def test_a_packed_text_has_the_embedding_it_has_alone_in_a_row_of_any_length(options):
+    model = make(text=dict(mask_padding=True), **options)
+    params = initial(model)
+    text, rows, place = packed(length=10, rows=6, per_row=4)
+    _, together, out = run(model, params, None, rows)
+    assert together.shape == (24, 16) and out["txt/encoded"].shape == (6, 10, 16) and np.isfinite(together).all()
+    for length in (6, 10, 12):  # the shortest row that holds the phrases, the packed one, the tower's longest
+        alone = jnp.full((9, length), EOS, jnp.int32).at[:, :6].set(text[:, :6])
+        _, expected, _ = run(model, params, None, alone)
+        for phrase in range(9):
+            np.testing.assert_allclose(together[place == phrase], expected[phrase:phrase + 1], rtol=1e-5, atol=1e-5)
+
+
+def test_packed_texts_give_the_gradients_of_texts_alone_whatever_lies_in_the_empty_places():
+    model = make(text=dict(mask_padding=True))
+    params = initial(model)
+    text, rows, place = packed(length=10, rows=6, per_row=4)
+    assert (np.asarray(rows.segment) == 0).all(axis=1).any(), "a row without any text is among them"
+    target = np.random.default_rng(1).normal(size=(9, 16)).astype(np.float32)
+
+    def objective(params, text, target, weight):
+        _, z, _ = model.apply({"params": params}, None, text)
+        return jnp.sum(weight * jnp.sum(jnp.sin(3 * z) * target, axis=-1))
+
+    gradient = jax.jit(jax.grad(objective))
+    alone = gradient(params, text, target, jnp.ones(9))["txt"]
+    together = gradient(params, rows, target[place], jnp.asarray(place >= 0, jnp.float32))["txt"]
+    assert float(jnp.abs(alone["pos_embedding"][0, -1]).max()) > 1e-2
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), together, alone)
+
+
+def test_packed_rows_are_refused_where_padding_is_attended_to_or_rows_outgrow_the_tower():
+    _, rows, _ = packed(length=12, rows=6, per_row=4)
+    with pytest.raises(ValueError, match="packed rows.*mask_padding=True"):
+        make().init(jax.random.key(0), None, rows)
+    with pytest.raises(ValueError, match="12 tokens.*11 positions"):
+        make(text=dict(mask_padding=True, length=11)).init(jax.random.key(0), None, rows)
 
 
 def test_short_rows_are_refused_where_padding_is_attended_to():

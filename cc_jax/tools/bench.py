@@ -1,0 +1,249 @@
+"""What the method costs, against named baselines, every ratio from one run.
+
+python -m cc_jax.tools.bench losses                         # L_xac and its gradients, against the plain formula
+python -m cc_jax.tools.bench step --data datasets/photos    # a training step, against plain SigLIP's
+python -m cc_jax.tools.bench phrases --data datasets/photos # the rows that the phrases of real batches take
+
+Times are medians of calls that take turns, so that what else the machine does falls on all alike. `--json FILE` keeps the
+numbers. The rate of a large matmul, measured in the same run, is the peak that shares are given of.
+"""
+import copy
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+
+from cc_jax import concepts, flops, metrics, objective, optim, plain, sharding, step, train
+from cc_jax.config import Config, ConfigError
+from cc_jax.data import packing, pipeline
+from cc_jax.models.two_towers import TwoTowers
+from cc_jax.saved import load_tokenizer, make_model
+
+SIZES = flags.DEFINE_list("sizes", ["96x400x196x768", "64x256x64x256"],
+                          "losses: images x phrases x tokens x width, separated by commas.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "losses: the type of tokens and phrases.")
+REPEATS = flags.DEFINE_integer("repeats", 7, "How often each is timed.", lower_bound=1)
+DATA = flags.DEFINE_string("data", "datasets/shapes", "step, phrases: the prepared dataset whose captions are used.")
+CONFIG = flags.DEFINE_string("config", "configs/siglip_b16_cc.py:runlocal", "step, phrases: the config.")
+FORM = flags.DEFINE_multi_string("form", None, "step: only these forms of encoding phrases, of those in FORMS.")
+JSON = flags.DEFINE_string("json", None, "A file for the numbers.")
+
+BATCHES = (256, 768, 4_096, 16_384, 65_536)
+# How phrases can be encoded: the changes to a config's `concepts` and `data` blocks.
+FORMS = {
+    "a full row each": dict(rows=None, per_row=1, phrase_length=None),
+    "a full row each, equal ones once": dict(per_row=1, phrase_length=None),
+    "a short row each": dict(rows=None, per_row=1),
+    "packed, equal ones once": dict(),
+    "span": dict(embedding="span"),
+}
+
+
+def bench_losses() -> list[dict]:
+    """The compiled op against the plain formula: time, share of the peak, temporary memory."""
+    return [losses_of(*(int(number) for number in size.split("x"))) for size in SIZES.value]
+
+
+def losses_of(images: int, phrases: int, tokens: int, width: int) -> dict:
+    """A row of `bench_losses`: both versions of L_xac and its gradients, and a matmul, called in turn."""
+    arguments, slots = random_batch(images, phrases, tokens, width)
+    side = 2048 if jax.default_backend() == "cpu" else 8192
+    factor = jnp.ones((side, side), DTYPE.value)
+
+    def with_gradients(module) -> jax.stages.Compiled:
+        loss = lambda *a: module.concept_attention_loss(*a[:2], *slots, *a[2:])
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3))).lower(*arguments).compile()
+
+    slow, fast = with_gradients(plain), with_gradients(concepts)
+    matmul = jax.jit(lambda x: jnp.matmul(x, x, preferred_element_type=jnp.float32))
+    times = seconds({"plain": lambda: slow(*arguments), "this": lambda: fast(*arguments), "matmul": lambda: matmul(factor)})
+    work, peak = flops.attention_flops(images, phrases, tokens, width, objective.Objective()), 2 * side**3 / times["matmul"]
+    memory = {name: c.memory_analysis().temp_size_in_bytes / 1e6 for name, c in (("plain", slow), ("this", fast))}
+    return {"images x phrases x tokens x width": f"{images}x{phrases}x{tokens}x{width}", "type": DTYPE.value,
+            "plain, ms": 1e3 * times["plain"], "this, ms": 1e3 * times["this"], "speed-up": times["plain"] / times["this"],
+            "GFLOP": work / 1e9, "matmul peak, GFLOP/s": peak / 1e9, "share of peak": work / times["this"] / peak,
+            "temporary memory, MB: plain": memory["plain"], "this": memory["this"],
+            "memory ratio": memory["this"] / memory["plain"]}
+
+
+def random_batch(images: int, phrases: int, tokens: int, width: int) -> tuple:
+    """((tokens, phrases, scale, bias), (owner, phrase_id, valid)): unit vectors, a tenth of the phrases repeated."""
+    rng = np.random.default_rng(0)
+    unit = lambda *shape: jnp.asarray((x := rng.normal(size=shape)) / np.linalg.norm(x, axis=-1, keepdims=True), DTYPE.value)
+    owner = jnp.arange(phrases, dtype=jnp.int32) * images // phrases
+    phrase_id = jnp.asarray(rng.integers(0, 9 * phrases // 10, phrases), jnp.int32)
+    arguments = (unit(images, tokens, width), unit(phrases, width), jnp.float32(10), jnp.float32(-10))
+    return arguments, (owner, phrase_id, jnp.ones(phrases, bool))
+
+
+def bench_step() -> list[dict]:
+    """A step with the config's losses, in each form of its phrases that its text tower allows, against plain SigLIP's."""
+    values = load_config()
+    forms = {"SigLIP": None} | {name: FORMS[name] for name in FORM.value or FORMS}
+    steps, work = {}, {}
+    for name, changes in forms.items():
+        try:
+            steps[name], work[name] = make_step(with_form(values, changes))
+        except ConfigError as error:
+            metrics.say(f"{name}: left out, {error}")
+    times = seconds(steps)
+    return [{"step": name, "ms": 1e3 * times[name], "time / SigLIP": times[name] / times["SigLIP"],
+             "FLOPs / SigLIP": work[name] / work["SigLIP"]} for name in steps]
+
+
+def with_form(values: Mapping, changes: Mapping | None) -> dict:
+    """The config with its phrases in another form; None: without concept losses."""
+    values = copy.deepcopy(dict(values))
+    if changes is None:
+        values["loss"] = {"siglip": 1.0}
+        return values
+    changes = dict(changes)
+    if "phrase_length" in changes:
+        del changes["phrase_length"]
+        values["data"]["phrase_length"] = values["model"]["text"].get("length", 64)
+    values["concepts"] = values.get("concepts", {}) | changes
+    return values
+
+
+def make_step(values: Mapping) -> tuple[Callable, float]:
+    """(a function that makes one training step on a batch of the config's data, the step's FLOPs)."""
+    config = Config(values)
+    mesh, model = sharding.make_mesh({"data": -1}), make_model(config)
+    goal, (batch,) = objective.read(config, mesh, 100), batches(config, 1)
+    batch = sharding.place(batch, mesh)
+    optimiser, learning_rate = optim.make(config.optim, step.abstract_params(model, config.data.res), 100)
+    state = step.init_state(model, optimiser, config.data.res, 0, mesh)
+    update = step.make_update(model, optimiser, learning_rate, goal, None, mesh)
+
+    def run():
+        nonlocal state
+        state, values = update(state, batch)
+        return values
+    return run, flops.step_flops(model, batch, goal)
+
+
+def batches(config: Config, count: int, rows: packing.PhraseRows | None | bool = True) -> Iterator[dict]:
+    """The first batches of the config's data; `rows`: the room for phrases, the config's own where True."""
+    source = train.open_source(config)
+    example = train.make_example(config, load_tokenizer(config))
+    rows = train.make_phrase_rows(config, jax.local_device_count()) if rows is True else rows
+    iterator = pipeline.training_batches(source, example, config.batch_size, count, 0, phrase_rows=rows)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def overhead() -> list[dict]:
+    """FLOPs of a step over plain SigLIP's, ViT-B/16 at 224 px, 4 phrases an image, by global batch, all pairs met."""
+    model = TwoTowers(image=dict(variant="B/16"), text=dict(variant="B", vocab_size=32_000, length=64))
+    shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.int32)
+    table = []
+    for images in BATCHES:
+        given = {"image": shape(images, 224, 224, 3), "caption": shape(images, 64), "phrase_mask": shape(images, 4)}
+        layouts = {"rows of 64": (4 * images, 64, 1), "rows of 64, 3 distinct": (3 * images, 64, 1),
+                   "rows of 16": (4 * images, 16, 1), "packed, 0.75 rows of 16": (3 * images // 4, 16, 4), "span": None}
+        count = lambda batch, **changes: flops.step_flops(
+            model, batch, objective.Objective(phrase=1.0, concept_attention=0.01, **changes))
+        siglip = flops.step_flops(model, given, objective.Objective())
+        row = {"global batch": images}
+        for name, layout in layouts.items():
+            if layout is None:
+                work = count(given, embedding="span")
+            else:
+                rows, length, per_row = layout
+                work = count(given | {"phrases": shape(rows, length), "column_id": shape(rows, per_row)})
+            row[name] = work / siglip - 1
+        table.append(row)
+    return table
+
+
+def bench_phrases() -> list[dict]:
+    """How many rows and columns the phrases of real batches take, by batch size: what to set `concepts.rows` to."""
+    values, table = load_config(), []
+    length = values["data"]["phrase_length"]
+    for size in (64, 256, 1024):
+        config = Config(values | {"batch_size": size})
+        slots = distinct = full = tokens = 0
+        packed = []
+        for batch in batches(config, 4, rows=None):
+            filled = batch["column_weight"][:, 0] > 0
+            ids, first = np.unique(batch["column_id"][filled, 0], return_index=True)
+            sizes = 1 + packing.text_lengths(batch["phrases"][filled])
+            slots, full, distinct, tokens = slots + filled.sum(), full + size, distinct + len(ids), tokens + sizes.sum()
+            packed.append(rows_needed(sizes[first], 4, length))
+        table.append({"batch": size, "phrases an image": slots / full, "tokens a phrase, its end included": tokens / slots,
+                      "distinct phrases an image": distinct / full,
+                      f"rows of {length} an image, 4 phrases each": max(packed) / size})
+    return table
+
+
+def rows_needed(sizes: np.ndarray, per_row: int, length: int) -> int:
+    """The fewest rows that first-fit packs phrases of these lengths into."""
+    fewest, most = 1, len(sizes)
+    while fewest < most:
+        middle = (fewest + most) // 2
+        if packing.first_fit(sizes, packing.PhraseRows(middle, per_row), length) is None:
+            fewest = middle + 1
+        else:
+            most = middle
+    return most
+
+
+def seconds(functions: Mapping[str, Callable]) -> dict[str, float]:
+    """The median time of each function, all called in turn; a first call, which compiles, is not counted."""
+    times = {name: [] for name in functions}
+    for number in range(REPEATS.value + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def load_config() -> dict:
+    """The values of the config that the flags name, on the dataset that they name."""
+    path, _, argument = CONFIG.value.partition(":")
+    spec = importlib.util.spec_from_file_location("config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(",".join(filter(None, (argument, f"data={DATA.value}")))).to_dict()
+
+
+def table(rows: Sequence[Mapping]) -> str:
+    """The rows as a Markdown table; numbers with three digits, small shares in percent."""
+    show = lambda value: value if isinstance(value, str) else f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+    lines = ["| " + " | ".join(rows[0]) + " |", "| --- |" + " ---: |" * (len(rows[0]) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(map(show, row.values())) + " |" for row in rows])
+
+
+KINDS = {
+    "losses": lambda: {"losses": bench_losses()},
+    "step": lambda: {"step": bench_step(), "FLOPs over plain SigLIP, ViT-B/16, 4 phrases an image": overhead()},
+    "phrases": lambda: {"phrases": bench_phrases()},
+}
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) != 2 or argv[1] not in KINDS:
+        raise app.UsageError(f"{argv[1:] or 'no'} kind of benchmark; give one of {', '.join(KINDS)}.")
+    logging.set_verbosity(logging.WARNING)
+    device = jax.devices()[0]
+    results = KINDS[argv[1]]()
+    print(f"{jax.device_count()} x {device.device_kind}, jax {jax.__version__}, {REPEATS.value} repeats")
+    for title, rows in results.items():
+        print(f"\n{title}\n{table(rows)}")
+    if JSON.value:
+        Path(JSON.value).write_text(json.dumps({"device": device.device_kind, "jax": jax.__version__} | results, indent=1))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,44 @@
+"""The benchmark: what it prints and keeps. Its times are its business; the FLOPs it derives are checked."""
+import json
+
+import pytest
+
+from cc_jax.tools import bench
+
+
+def run(command, tmp_path, *arguments):
+    done = command("cc_jax.tools.bench", *arguments, "--repeats", "1", "--json", tmp_path / "bench.json")
+    return done.stdout, json.loads((tmp_path / "bench.json").read_text())
+
+
+def test_losses_are_timed_against_the_plain_formula(command, tmp_path):
+    shown, kept = run(command, tmp_path, "losses", "--sizes", "8x24x9x16,4x8x3x8")
+    first, second = kept["losses"]
+    assert first["images x phrases x tokens x width"] == "8x24x9x16" and "| 4x8x3x8 |" in shown
+    assert first["speed-up"] == pytest.approx(first["plain, ms"] / first["this, ms"])
+    assert first["memory ratio"] < 1 and first["share of peak"] > 0
+
+
+def test_a_step_is_timed_against_siglips_on_the_captions_of_a_dataset(command, tmp_path, shapes_dir):
+    shown, kept = run(command, tmp_path, "step", "--data", shapes_dir, "--form", "packed, equal ones once")
+    siglip, packed = kept["step"]
+    assert siglip["time / SigLIP"] == 1 and packed["FLOPs / SigLIP"] > 1
+    assert len(kept["FLOPs over plain SigLIP, ViT-B/16, 4 phrases an image"]) == len(bench.BATCHES)
+
+
+def test_phrases_of_real_batches_say_how_many_rows_they_take(command, tmp_path, shapes_dir):
+    _, kept = run(command, tmp_path, "phrases", "--data", shapes_dir)
+    for row in kept["phrases"]:
+        assert 1 <= row["phrases an image"] <= 4 and row["distinct phrases an image"] <= row["phrases an image"]
+        assert 0 < row["rows of 16 an image, 4 phrases each"] <= row["distinct phrases an image"]
+
+
+def test_the_methods_overhead_stays_within_its_budget():
+    """ViT-B/16, global batch 768, 4 phrases an image: released weights, from scratch, pooled from the caption."""
+    [row] = [row for row in bench.overhead() if row["global batch"] == 768]
+    assert row["rows of 64"] <= 1.05 and row["rows of 16"] <= 0.32 and row["span"] <= 0.08
+    assert row["packed, 0.75 rows of 16"] < row["rows of 16"]
+
+
+def test_an_unknown_kind_is_refused(command):
+    assert "give one of losses, step, phrases" in command("cc_jax.tools.bench", "speed", fails=True).stderr
