@@ -42,10 +42,12 @@ def phrase_attention(run: SavedRun, image: bytes, phrases: Sequence[str]) -> Flo
 
 def make(run: SavedRun) -> Callable[[bytes, Sequence[str]], Float[np.ndarray, "n h w"]]:
     """`phrase_attention` of one run, compiled once per number of phrases: for many images."""
+    temperature = run.config.get("concepts", {}).get("temperature", 1.0)
+
     @jax.jit
     def forward(params: dict, image: UInt8[Array, "1 H W 3"], text: Int[Array, "n L"]) -> Float[Array, "1 n K"]:
         _, phrases, out = run.model.apply({"params": params}, pixels(image), text, want_tokens=True)
-        return concept_attention(out["concept_tokens"], phrases)
+        return concept_attention(out["concept_tokens"], phrases, temperature)
 
     def attend(image: bytes, phrases: Sequence[str]) -> Float[np.ndarray, "n h w"]:
         if not phrases:
