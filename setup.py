@@ -32,6 +32,7 @@ setup(
         "tpu": ["jax[tpu]>=0.10", "etils[epath-gcs]>=1.12"],
         "cuda": ["jax[cuda13]>=0.10"],
         "prepare": ["apache-beam>=2.70"],
+        "spacy": ["spacy>=3.7"],
         "dev": [
             "hypothesis>=6.100",
             "ipykernel>=6.29",

@@ -1,10 +1,12 @@
 """Fixtures and helpers that several test files use."""
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import nltk
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +26,24 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no development data in {folder}; set CC_JAX_TEST_DATA to its folder to run this test.")
     return folder
+
+
+@pytest.fixture
+def nltk_tagger(test_data, monkeypatch):
+    """NLTK's own tagger data, found the way users have it found."""
+    from cc_jax.data import perceptron
+
+    monkeypatch.setattr(nltk.data, "path", [str(test_data / "nltk_data")])
+    caches = perceptron.load_tagger, perceptron.load_tag
+    [cache.cache_clear() for cache in caches]
+    yield "nltk"
+    [cache.cache_clear() for cache in caches]
+
+
+@pytest.fixture(scope="session")
+def gold(test_data) -> list[dict]:
+    """Captions with gold noun phrases."""
+    return [json.loads(line) for line in (test_data / "np_gold" / "dev.jsonl").open(encoding="utf-8")]
 
 
 @pytest.fixture(scope="session")

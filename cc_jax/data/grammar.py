@@ -1,13 +1,14 @@
 """What a noun phrase is, as data: word classes, compound prepositions, one chunk grammar, and phrases to leave out.
 
 A tagger gives Penn Treebank tags; `refine` corrects them with the word lists below; `chunk` finds the phrases in the
-refined tags. Tags added here: COLOUR, PART (the head of "a group of people"), OF (its "of") and PREP (a word of
-"in front of"). Words are lower case throughout.
+refined tags. Tags added here: COLOUR, PART (the head of "a group of people"), OF (its "of"), PREP (a word of "in front
+of") and TIME. Words are lower case throughout.
 """
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from nltk.chunk import RegexpParser
+from nltk.chunk.regexp import tag_pattern2re_pattern
 
 # "the black/NN and white/JJ dog": taggers waver between noun and adjective, so colours have a tag of their own.
 COLOURS = frozenset(
@@ -16,22 +17,34 @@ COLOURS = frozenset(
 
 # "a group/PART of/OF people" is one phrase: the head alone says nothing one can see.
 PARTITIVES = frozenset(
-    "bag body bottle bowl box bunch bundle can class cluster couple crowd cup family field flock game glass group "
-    "groups herd kind kinds line lot lots number pack pair pairs piece pieces pile plate row rows series set slice "
-    "sort stack stream team tub type types variety".split())
+    "bag bags basket baskets bit bits body bottle bottles bouquet bowl bowls box boxes bucket buckets bunch bunches "
+    "bundle bundles can cans chunk chunks class cluster clusters collection couple couples crowd crowds cup cups dozens "
+    "ear ears families family field flock flocks game glass glasses group groups handful heap herd herds hundreds kind "
+    "kinds line load loads lot lots millions mound number pack packs pair pairs piece pieces pile piles plate plates row "
+    "rows series set sets sheet sheets slice slices sort stack stacks stream streams string swarm team teams thousands "
+    "tray trays tub type types variety".split())
+
+# "a snow covered roof", "marble sized grapes": with the noun before them they describe the next one.
+COMPOUNDING = frozenset(
+    "carpeted clad colored coloured covered decorated filled haired lined painted paved patterned shaped sized themed "
+    "topped".split())
+
+# "their final game monday": a noun to a tagger, but part of no phrase, save before a noun ("the saturday market").
+TIMES = frozenset(
+    "monday tuesday wednesday thursday friday saturday sunday today tomorrow tonight yesterday overnight".split())
 
 # "a boy jumps/NNS off a wall", "a man walking/NN": what follows a noun and looks like one, but says what it does.
 # Without those that name things as often: "water skis", "two red crosses".
 VERBS = frozenset(
-    "balances balancing carries carrying catches catching celebrates celebrating climbing climbs crossing dances "
-    "dancing dives diving drinking drives driving eating eats enjoying enjoys fighting fights floats flying grinning "
-    "grins hits hitting holding holds jumping jumps kicking kicks kissing laughing laughs laying leading leads "
-    "leaning leans leaping leaps looking looks lying marches marching moves moving performing performs pitches "
-    "pitching playing plays poses posing practices practicing prepares preparing pulling pulls pushes pushing reading "
-    "reads resting rests rides riding running runs singing sings sits sitting skating skiing sleeping sleeps sliding "
-    "smiles smiling smokes smoking speaking speaks standing stands stares staring surfing surfs swimming swims "
-    "swinging takes taking talking talks throwing throws tunes tuning waiting waits walking walks watches watching "
-    "wearing wears working".split())
+    "approaches attempts balances balancing carries carrying catches catching celebrates celebrating cheers climbing "
+    "climbs crossing dances dancing digs dives diving drinking drives driving eating eats enjoying enjoys fighting "
+    "fights floats flying gathers grinning grins hits hitting holding holds jumping jumps kicking kicks kissing "
+    "laughing laughs laying leading leads leaning leans leaping leaps looking looks lying marches marching moves "
+    "moving performing performs pitches pitching playing plays poses posing practices practicing prepares preparing "
+    "pulling pulls pushes pushing reaches reading reads resting rests rides riding running runs singing sings sits "
+    "sitting skateboards skating skiing sleeping sleeps sliding smiles smiling smokes smoking soars speaking speaks "
+    "standing stands stares staring surfing surfs swimming swims swinging takes taking talking talks throwing throws "
+    "tunes tuning waiting waits walking walks watches watching wearing wears working yells".split())
 
 # "a cat in front of a car" holds a cat and a car, but no front. Longer ones first where one begins another.
 COMPOUND_PREPOSITIONS = tuple(tuple(phrase.split()) for phrase in (
@@ -48,11 +61,13 @@ STOP_PHRASES = frozenset(
     "air back background bottom center centre day distance edge end foreground front fun left lot middle midair number "
     "one order other others own part rest right side sides sort kind time top type use view way "
     "image images photo photograph photographs photos picture pictures "
-    "thing things there".split())
+    "thing things there".split()) | {
+    "file photo", "stock image", "stock images", "stock photo", "stock photography", "stock photos"}
 
 # Nouns to a tagger, but they name nothing.
 PRONOUNS = frozenset(
-    "anybody anyone anything everybody everyone everything nobody nothing somebody someone something".split())
+    "anybody anyone anything everybody everyone everything nobody nothing somebody someone something "
+    "he her herself him himself i it itself me myself ourselves she them themselves they we you yourself".split())
 
 # Dropped at the start of a phrase; "no" stays, because "no shirt" is not "shirt".
 DETERMINERS = frozenset(
@@ -63,10 +78,11 @@ _MODIFIER = "<CD|JJ.*|COLOUR|VB[DGN]>"
 _PIECES = {
     # "a large group of" people
     "partitive": r"(<DT|PRP\$>?<CD|JJ.*>*<PART><OF>)?",
-    # "his running" dog, "a very long striped" scarf; a participle needs something before it: not "wearing hats"
-    "modifiers": rf"(<DT|PRP\$>{_MODIFIER}*|<DT|PRP\$>?<RB>?<CD|JJ.*|COLOUR>{_MODIFIER}*)?",
-    # "black and white" dog, "tall, old" man
-    "joined": rf"(<COLOUR|JJ>(<,>?<CC>|<,>){_MODIFIER}+)?",
+    # "his running" dog, "a very long striped" scarf, a "well dressed" man; a participle needs something before it: not
+    # "wearing hats"
+    "modifiers": rf"(<DT|PRP\$>{_MODIFIER}*|<DT|PRP\$>?(<RB>?<CD|JJ.*|COLOUR>|<RB><VBN>){_MODIFIER}*)?",
+    # "black and white" dog, "tall, old" man, "red, white and blue" flag
+    "joined": rf"(<COLOUR|JJ>(<,><COLOUR|JJ>)*(<,>?<CC>|<,>){_MODIFIER}+)?",
     # "tennis ball"
     "nouns": r"<NN.*|PART>+",
     # man "'s left hand"
@@ -79,6 +95,9 @@ _RULES = (
 )
 GRAMMAR = "\n".join(["NP:", *("{" + rule + "}" for rule in _RULES)])
 _CHUNKABLE = ("NN", "JJ", "DT", "PRP$", "CD", "CC", ",", "POS", "RB", "VBD", "VBG", "VBN", "COLOUR", "PART", "OF")
+_DESCRIBING = ("NN", "JJ", "COLOUR", "RB")
+_AFTER_A_VERB = ("DT", "PRP$", "PRP", "RB", "RP", "TO")
+_QUESTION_WORDS = ("that", "what", "whatever", "which", "whichever", "who", "whoever", "whom")
 _LONGEST = 60       # tokens; the parser's regular expressions take quadratic time on one endless run
 
 
@@ -88,15 +107,22 @@ def refine(words: Sequence[str], tags: Sequence[str]) -> list[str]:
     Args:
       words: lower-case tokens of one sentence.
       tags: their Penn Treebank tags.
-    Returns: as many tags, with COLOUR, PART, OF and PREP where they apply.
+    Returns: as many tags, with COLOUR, PART, OF, PREP and TIME where they apply.
     """
-    tags = list(tags)
+    return _refine_by_neighbours(words, _refine_by_word(words, list(tags)))
+
+
+def _refine_by_word(words: Sequence[str], tags: list[str]) -> list[str]:
     following = [*words[1:], ""]
     for i, word in enumerate(words):
         if word in PRONOUNS:
-            tags[i] = "PRP"
+            tags[i] = "PRP$" if tags[i] == "PRP$" else "PRP"    # "her" hat
         elif not any(map(str.isalnum, word)) and tags[i] not in (",", "POS"):
             tags[i] = "."                   # taggers take a quotation mark or a bracket for anything
+        elif word == "well" and tags[i + 1:i + 2] in (["VBN"], ["VBD"]):
+            tags[i:i + 2] = ["RB", "VBN"]   # "a well/NN dressed man"
+        elif tags[i] in ("WDT", "WP") and word not in _QUESTION_WORDS:
+            tags[i] = "NN"                  # "a blue hat/WDT": it ends like "what"
         elif word in COLOURS:
             tags[i] = "COLOUR"
         elif word in PARTITIVES and following[i] == "of":
@@ -114,6 +140,28 @@ def refine(words: Sequence[str], tags: Sequence[str]) -> list[str]:
     return tags
 
 
+def _refine_by_neighbours(words: Sequence[str], tags: list[str]) -> list[str]:
+    for i, word in enumerate(words):
+        before, tag, after = tags[i - 1] if i else "", tags[i], tags[i + 1] if i + 1 < len(tags) else ""
+        if word in TIMES and not after.startswith("NN"):
+            tags[i] = "TIME"
+        elif word in COMPOUNDING and before.startswith(_DESCRIBING) and after.startswith(_DESCRIBING):
+            tags[i - 1:i + 1] = ["JJ", "JJ"]
+        elif after in _AFTER_A_VERB and (before, tag) in (("NN", "NNS"), ("NNP", "NNS"), ("NNS", "NN")):
+            tags[i] = "VBZ" if tag == "NNS" else "VBP"      # "the boy kicks/NNS a ball", "soldiers guard/NN the gate"
+        elif word == "-" and _joins(tags[max(i - 2, 0):i], tags[i + 1:i + 3]):
+            tags[i - 1:i + 2] = ["JJ"] * 3                  # "a snow - covered roof", as some data writes hyphens
+    return tags
+
+
+def _joins(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether a hyphen between spaces joins its neighbours to an adjective, and is not a dash: "a dog - small and fat"."""
+    if len(before) < 2 or len(after) < 2 or before[0] not in ("DT", "PRP$") or not after[1].startswith(("NN", "JJ")):
+        return False
+    return (before[1].startswith(("JJ", "CD", "RB", "COLOUR")) and after[0].startswith(("NN", "VBN", "VBD", "VBG", "JJ"))
+            or before[1].startswith("NN") and after[0].startswith(("VBN", "VBD", "VBG")))
+
+
 def chunk(tags: Sequence[str]) -> list[tuple[int, int]]:
     """Finds the noun phrases in refined tags, as token ranges [start, end), in order and without overlap."""
     ranges, run = [], []
@@ -129,15 +177,17 @@ def chunk(tags: Sequence[str]) -> list[tuple[int, int]]:
 
 @lru_cache(maxsize=100_000)     # few runs of tags make up most captions
 def _chunk_run(tags: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    tree = _parser().parse(list(enumerate(tags)))
-    return tuple((child[0][0], child[-1][0] + 1) for child in tree if not isinstance(child, tuple))
+    """What NLTK's RegexpParser finds with GRAMMAR, without its trees: each rule in turn, on what earlier ones left."""
+    text, ranges = "".join(f"<{tag}>" for tag in tags), []
+    for rule in _PATTERNS:
+        for match in rule.finditer(text):
+            first = text.count(">", 0, match.start())
+            ranges.append((first, first + match[0].count(">")))
+        text = rule.sub(lambda match: re.sub("[^>]", " ", match[0]), text)     # no rule matches " >"
+    return tuple(sorted(ranges))
 
 
-@lru_cache(maxsize=1)
-def _parser() -> RegexpParser:
-    return RegexpParser(GRAMMAR)
-
-
+_PATTERNS = [re.compile(tag_pattern2re_pattern(rule)) for rule in _RULES]
 _PREPOSITIONS_BY_FIRST_WORD = {
     first: [phrase for phrase in COMPOUND_PREPOSITIONS if phrase[0] == first]
     for first in {phrase[0] for phrase in COMPOUND_PREPOSITIONS}

@@ -2,59 +2,46 @@
 
     noun_phrases("A man in the red hat rides his horse.")  ->  ["man", "red hat", "horse"]
 
-Treebank tokens -> averaged perceptron tags -> the chunk grammar of `grammar.py` -> `normalise`. Nothing is downloaded:
-the tagger "shipped" lies next to this file (trained by `cc_jax/tools/train_tagger.py`); "nltk" is NLTK's own, where its
-data is installed. Case changes nothing: tags are found on the lower-cased caption.
+A backend (`backends.py`) gives tokens and chunks, whatever is behind it; which chunks are phrases, and their form, is
+decided here. Phrases that come with the data are found in their caption by `locate`.
 
-    python -m cc_jax.data.phrases --evaluate gold.jsonl [--tagger nltk]     # precision, recall and F1
+    python -m cc_jax.data.phrases --explain "A man in the red hat"          # tokens, tags, chunks, phrases
+    python -m cc_jax.data.phrases --evaluate gold.jsonl [--tagger nltk]     # scores, by form, and the commonest errors
 """
 import json
 import re
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from importlib import resources
-from importlib.resources.abc import Traversable
-from typing import NamedTuple
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import chain
+from multiprocessing import get_context
+from typing import Any
 
-import nltk
 from absl import app, flags
-from nltk.tag.perceptron import PerceptronTagger
-from nltk.tokenize import TreebankWordTokenizer
 
-from cc_jax.data import grammar
+from cc_jax.data import backends, grammar
+from cc_jax.data.backends import Sentence, load_backend
+from cc_jax.data.treebank import Span, tokenise
 
-TAGGERS = ("shipped", "nltk")
-TAGGER_FILES = {part: f"averaged_perceptron_tagger_captions.{part}.json" for part in ("weights", "tagdict", "classes")}
+MAX_TOKENS = 12             # a longer "phrase" is a slip of the tagger; the longest of 7 000 that people marked has 10
+_CAPTIONS_A_TASK = 256      # few enough that all processes end together, enough that passing them on costs little
 
-
-class Span(NamedTuple):
-    """Characters [start, end) of a caption."""
-    start: int
-    end: int
+Located = list[tuple[str, Span]]
 
 
-class Scores(NamedTuple):
-    """How predicted spans agree with gold ones; fractions of 1."""
-    precision: float
-    recall: float
-    f1: float
-
-
-def located_phrases(caption: str, tagger: str = "shipped") -> list[tuple[str, Span]]:
+def located_phrases(caption: str, tagger: str = "shipped") -> Located:
     """The normalised noun phrases of a caption, each once, in the order of their first mention, and where that stands.
 
-    Every one is a piece of the caption, but for case and white space: `normalise(caption[span.start:span.end])`.
+    Every one is a piece of the caption, but for case and white space: `normalise(caption[span.start:span.end])`; none is
+    empty, none has more than MAX_TOKENS tokens.
 
     Args:
       caption: any text, several sentences too.
-      tagger: "shipped", or "nltk" for NLTK's own where its data is installed.
-    Raises: ValueError for another tagger, LookupError where NLTK's data is missing.
+      tagger: the name of a backend: "shipped", "nltk" or "spacy:MODEL".
+    Raises: as `backends.load_backend`.
     """
-    found = {}
-    for span in phrase_spans(caption, tagger):
-        if phrase := normalise(caption[span.start:span.end]):
-            found.setdefault(phrase, span)
-    return list(found.items())
+    return batch_located_phrases([caption], tagger)[0]
 
 
 def noun_phrases(caption: str, tagger: str = "shipped") -> list[str]:
@@ -62,14 +49,52 @@ def noun_phrases(caption: str, tagger: str = "shipped") -> list[str]:
     return [phrase for phrase, _ in located_phrases(caption, tagger)]
 
 
-def batch_located_phrases(captions: Sequence[str], tagger: str = "shipped") -> list[list[tuple[str, Span]]]:
-    """`located_phrases` of each caption."""
-    return [located_phrases(caption, tagger) for caption in captions]
+def batch_located_phrases(captions: Sequence[str], tagger: str = "shipped", processes: int = 1) -> list[Located]:
+    """`located_phrases` of each caption. To use several processes more than once, see `phrase_finder`."""
+    with phrase_finder(tagger, processes) as find:
+        return find(captions)
 
 
 def batch_noun_phrases(captions: Sequence[str], tagger: str = "shipped") -> list[list[str]]:
     """`noun_phrases` of each caption."""
-    return [noun_phrases(caption, tagger) for caption in captions]
+    return [[phrase for phrase, _ in located] for located in batch_located_phrases(captions, tagger)]
+
+
+@contextmanager
+def phrase_finder(tagger: str = "shipped", processes: int = 1) -> Iterator[Callable[[Sequence[str]], list[Located]]]:
+    """A function like `batch_located_phrases`, whose processes stay until the end of the `with` block.
+
+    The result does not depend on the number of processes. They are started anew (spawned), so a script that asks for more
+    than one needs `if __name__ == "__main__":`.
+    Raises: as `located_phrases`, before any process starts.
+    """
+    backend = load_backend(tagger)
+    if processes == 1:
+        yield lambda captions: _find(captions, backend)
+        return
+    with ProcessPoolExecutor(processes, get_context("spawn"), load_backend, (tagger,)) as pool:
+        def find(captions: Sequence[str]) -> list[Located]:
+            size = max(1, min(_CAPTIONS_A_TASK, -(-len(captions) // processes)))
+            parts = [captions[i:i + size] for i in range(0, len(captions), size)]
+            found = chain.from_iterable(pool.map(_find_plain, parts, [tagger] * len(parts)))
+            return [[(phrase, Span(start, end)) for phrase, start, end in phrases] for phrases in found]
+        yield find
+
+
+def _find_plain(captions: Sequence[str], tagger: str) -> list[list[tuple[str, int, int]]]:
+    """`_find` for another process; plain tuples take a third of the time that spans take to be passed on."""
+    return [[(phrase, *span) for phrase, span in located] for located in _find(captions, load_backend(tagger))]
+
+
+def _find(captions: Sequence[str], backend: backends.Backend) -> list[Located]:
+    found = []
+    for caption, sentences in zip(captions, backend(captions), strict=True):
+        phrases = {}
+        for span in _spans(sentences):
+            if phrase := normalise(caption[span.start:span.end]):
+                phrases.setdefault(phrase, span)
+        found.append(list(phrases.items()))
+    return found
 
 
 def normalise(phrase: str) -> str:
@@ -78,117 +103,87 @@ def normalise(phrase: str) -> str:
     Determiners and possessives are `grammar.DETERMINERS`; a phrase of nothing else becomes "".
     """
     words = phrase.lower().split()
-    return " ".join(words[_count_determiners(words):])
+    return " ".join(words[count_determiners(words):])
+
+
+def locate(phrases: Iterable[Any], caption: str) -> tuple[Located, list[tuple[str, str]]]:
+    """Finds phrases that came with a caption in it, as whole words, whatever their case and white space.
+
+    Returns: (the phrases as `located_phrases` gives them, in the order given; (reason, detail) of each that can't be
+      used: phrase_type, phrase_empty, phrase_too_long, or phrase_not_in_caption).
+    """
+    found, rejected = {}, []
+    for given in phrases:
+        if not isinstance(given, str):
+            rejected.append(("phrase_type", f"a {type(given).__name__}; a phrase must be text."))
+        elif not any(map(str.isalnum, phrase := normalise(given))):
+            rejected.append(("phrase_empty", f"{given[:60]!r} has nothing but determiners and punctuation."))
+        elif (tokens := sum(map(len, tokenise(phrase)))) > MAX_TOKENS:
+            rejected.append(("phrase_too_long", f"{tokens} tokens, more than {MAX_TOKENS}: {given[:60]!r}..."))
+        elif (span := _search(phrase, caption)) is None:
+            rejected.append(("phrase_not_in_caption", f"{given!r} is not in {caption[:60]!r}."))
+        else:
+            found.setdefault(phrase, span)
+    return list(found.items()), rejected
+
+
+def _search(phrase: str, caption: str) -> Span | None:
+    words = r"\s+".join(map(re.escape, phrase.split()))
+    for match in re.finditer(rf"(?<!\w){words}(?!\w)", caption, re.IGNORECASE):
+        if normalise(match[0]) == phrase:       # letters that are equal but for case need not be equal in lower case
+            return Span(*match.span())
+    return None
 
 
 def phrase_spans(caption: str, tagger: str = "shipped") -> list[Span]:
     """Where the noun phrases of a caption stand, leading determiners left out, in order, repeated ones repeated."""
-    model = load_tagger(tagger)
-    spans = []
-    for tokens in tokenise(caption):
-        words = [word.lower() for word, _ in tokens]
-        tags = grammar.refine(words, [tag for _, tag in model.tag(words)])
-        for first, end in grammar.chunk(tags):
-            first += _count_determiners(words[first:end])
-            if first < end and " ".join(words[first:end]) not in grammar.STOP_PHRASES:
-                spans.append(Span(tokens[first][1].start, tokens[end - 1][1].end))
-    return spans
+    return _spans(next(load_backend(tagger)([caption])))
 
 
-def tokenise(caption: str) -> list[list[tuple[str, Span]]]:
-    """The Treebank tokens of each sentence of a caption: words, quotation marks made plain, and where they stand."""
-    # The tokenizer rewrites quotation marks, so that tokens no longer stand in the text; semicolons it only separates.
-    text = caption.translate(_QUOTES).replace("''", ";;")
-    sentences, start = [], 0
-    for stop in [*_SENTENCE_ENDS.finditer(text), None]:     # it takes only the last full stop of a text off its word
-        end = stop.start() if stop else len(text)
-        spans = (Span(start + a, start + b) for a, b in _TOKENIZER.span_tokenize(text[start:end]))
-        sentences.append([(text[a:b], Span(a, b)) for a, b in spans])
-        start = stop.end() if stop else end
-    return sentences
+def _spans(sentences: Iterable[Sentence]) -> list[Span]:
+    return [Span(sentence.spans[first].start, sentence.spans[end - 1].end)
+            for sentence in sentences for first, end, problem in judged_chunks(sentence) if not problem]
 
 
-@lru_cache(maxsize=len(TAGGERS))
-def load_tagger(name: str) -> PerceptronTagger:
-    """The tagger "shipped" or "nltk", loaded once.
-
-    Raises: ValueError for another name, LookupError where NLTK's data is missing.
-    """
-    if name not in TAGGERS:
-        raise ValueError(f"tagger={name!r} is not known; use one of {', '.join(map(repr, TAGGERS))}.")
-    if name == "shipped":
-        return read_tagger(resources.files("cc_jax.data") / "tagger")
-    try:
-        return PerceptronTagger()
-    except LookupError as error:
-        raise LookupError(
-            "tagger='nltk' needs NLTK's averaged_perceptron_tagger_eng, which is in none of "
-            f"{', '.join(nltk.data.path)}. Get it with nltk.download('averaged_perceptron_tagger_eng') (or point "
-            "NLTK_DATA to it), or use tagger='shipped', which needs no data.") from error
+def judged_chunks(sentence: Sentence) -> Iterator[tuple[int, int, str]]:
+    """(first, end, why it is no phrase, or "") of each chunk, leading determiners left out."""
+    for start, end in sentence.chunks:
+        first = start + count_determiners(sentence.words[start:end])
+        words = sentence.words[first:end]
+        if not words:
+            yield start, end, "only determiners"
+        elif " ".join(words) in grammar.STOP_PHRASES or words[0] in grammar.PRONOUNS and len(words) == 1:
+            yield first, end, "names nothing"
+        elif len(words) > MAX_TOKENS:
+            yield first, end, f"more than {MAX_TOKENS} tokens"
+        else:
+            yield first, end, ""
 
 
-def read_tagger(folder: Traversable) -> PerceptronTagger:
-    """A tagger from the three JSON files of NLTK's format in a folder."""
-    parts = {part: json.loads((folder / file).read_text("utf-8")) for part, file in TAGGER_FILES.items()}
-    tagger = PerceptronTagger(load=False)
-    tagger.model.weights, tagger.tagdict = parts["weights"], parts["tagdict"]
-    tagger.classes = tagger.model.classes = set(parts["classes"])
-    return tagger
-
-
-def evaluate(rows: Iterable[dict], tagger: str = "shipped") -> Scores:
-    """Exact-match scores of `phrase_spans` against gold phrases, leading determiners left out on both sides.
-
-    Args:
-      rows: {"caption", "tokens", "phrases": [{"start", "end"}, ...]}; start and end count tokens.
-      tagger: as in `located_phrases`.
-    Gold sets that mark only phrases with a box make precision a lower bound.
-    """
-    found = predicted = expected = 0
-    for row in rows:
-        gold, guesses = _gold_spans(row), set(phrase_spans(row["caption"], tagger))
-        found += len(gold & guesses)
-        predicted += len(guesses)
-        expected += len(gold)
-    precision, recall = found / max(predicted, 1), found / max(expected, 1)
-    return Scores(precision, recall, 2 * precision * recall / max(precision + recall, 1e-9))
-
-
-def _gold_spans(row: dict) -> set[Span]:
-    """Character spans of the gold phrases; a token that the caption spells otherwise gets a span nothing can match."""
-    spans, position = [], 0
-    for token in row["tokens"]:
-        start = row["caption"].find(token, position)
-        spans.append(Span(start, start + len(token)) if start >= 0 else Span(-1, -1))
-        position = max(position, spans[-1].end)
-    gold = set()
-    for phrase in row["phrases"]:
-        first = phrase["start"] + _count_determiners(
-            [token.lower() for token in row["tokens"][phrase["start"]:phrase["end"]]])
-        if first < phrase["end"]:
-            gold.add(Span(spans[first].start, spans[phrase["end"] - 1].end))
-    return gold
-
-
-def _count_determiners(words: Sequence[str]) -> int:
+def count_determiners(words: Sequence[str]) -> int:
     """How many determiners a phrase (lower case) begins with."""
     return next((i for i, word in enumerate(words) if word not in grammar.DETERMINERS), len(words))
 
 
-_TOKENIZER = TreebankWordTokenizer()
-_QUOTES = str.maketrans({**dict.fromkeys('"“”„«»', ";"), **dict.fromkeys("‘’´", "'")})
-# Two lower-case letters or digits before the stop: not the "St." of "St. Patrick's Day" nor an initial.
-_SENTENCE_ENDS = re.compile(r"(?<=[^\W_A-Z][^\W_A-Z][.!?])\s+(?=\S)")
+def main(argv: Sequence[str]) -> None:
+    from cc_jax.data import phrase_quality  # it imports this module
 
-
-def main(_) -> None:
-    with open(flags.FLAGS.evaluate, encoding="utf-8") as lines:
-        scores = evaluate(map(json.loads, lines), flags.FLAGS.tagger)
-    print("  ".join(f"{name} {value:.4f}" for name, value in scores._asdict().items()))
+    options = flags.FLAGS
+    if argv[1:] or (options.evaluate is None) == (options.explain is None):
+        raise app.UsageError("give one of --evaluate FILE and --explain CAPTION, and nothing else.")
+    try:
+        if options.explain is not None:
+            shown = phrase_quality.explain(options.explain, options.tagger)
+        else:
+            with open(options.evaluate, encoding="utf-8") as lines:
+                shown = phrase_quality.show(phrase_quality.assess(map(json.loads, lines), options.tagger))
+    except (ValueError, LookupError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(shown)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("evaluate", None, "JSON lines {caption, tokens, phrases: [{start, end}]} to score against.",
-                        required=True)
-    flags.DEFINE_enum("tagger", "shipped", TAGGERS, "Which part-of-speech tagger to use.")
+    flags.DEFINE_string("evaluate", None, "JSON lines {caption, tokens, phrases: [{start, end}]} to score against.")
+    flags.DEFINE_string("explain", None, "A caption to take apart.")
+    flags.DEFINE_string("tagger", "shipped", f"What finds the phrases: {backends.NAMES}.")
     app.run(main)

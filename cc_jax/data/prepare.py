@@ -346,7 +346,7 @@ def define_flags() -> None:
     flags.DEFINE_float("max_rejected", 0.05, "Fail if a larger share of the records is rejected.", 0.0, 1.0)
     flags.DEFINE_integer("vocab_size", VOCAB_SIZE, "Most pieces of the tokenizer trained on the captions.", 8)
     flags.DEFINE_string("tokenizer", None, "A SentencePiece model to use instead of training one.")
-    flags.DEFINE_string("tagger", "shipped", "Which part-of-speech tagger finds the phrases: shipped, or nltk.")
+    flags.DEFINE_string("tagger", "shipped", "What finds the phrases: shipped, nltk, or spacy:MODEL.")
     flags.mark_flags_as_required(["source", "out"])
 
 

@@ -3,6 +3,7 @@
 python -m cc_jax.tools.bench losses                         # L_xac and its gradients, against the plain formula
 python -m cc_jax.tools.bench step --data datasets/photos    # a training step, against plain SigLIP's
 python -m cc_jax.tools.bench phrases --data datasets/photos # the rows that the phrases of real batches take
+python -m cc_jax.tools.bench captions --captions FILE       # finding phrases, against NLTK's pos_tag and RegexpParser
 
 Times are medians of calls that take turns, so that what else the machine does falls on all alike. `--json FILE` keeps the
 numbers. The rate of a large matmul, measured in the same run, is the peak that shares are given of.
@@ -10,19 +11,25 @@ numbers. The rate of a large matmul, measured in the same run, is the peak that 
 import copy
 import importlib.util
 import json
+import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
+from nltk import RegexpParser
+from nltk.tokenize import TreebankWordTokenizer
 
 from cc_jax import concepts, flops, metrics, objective, optim, plain, sharding, step, train
 from cc_jax.config import Config, ConfigError
 from cc_jax.data import packing, pipeline
+from cc_jax.data.perceptron import load_tagger
+from cc_jax.data.phrases import phrase_finder
+from cc_jax.data.treebank import tokenise
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.saved import load_tokenizer, make_model
 
@@ -32,6 +39,8 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "losses: 
 REPEATS = flags.DEFINE_integer("repeats", 7, "How often each is timed.", lower_bound=1)
 DATA = flags.DEFINE_string("data", "datasets/shapes", "step, phrases: the prepared dataset whose captions are used.")
 CONFIG = flags.DEFINE_string("config", "configs/siglip_b16_cc.py:runlocal", "step, phrases: the config.")
+CAPTIONS = flags.DEFINE_string("captions", None, "captions: a text file with one caption a line.")
+PROCESSES = flags.DEFINE_integer("processes", 2, "captions: how many processes are compared with one.", lower_bound=2)
 FORM = flags.DEFINE_multi_string("form", None, "step: only these forms of encoding phrases, of those in FORMS.")
 JSON = flags.DEFINE_string("json", None, "A file for the numbers.")
 
@@ -197,6 +206,40 @@ def rows_needed(sizes: np.ndarray, per_row: int, length: int) -> int:
     return most
 
 
+def bench_captions() -> list[dict]:
+    """Captions a second: this, on one process and on several, against NLTK's recipe with its own weights.
+
+    Every call gets captions that no call before it had, so that nothing it kept of them helps.
+    """
+    if CAPTIONS.value is None:
+        raise app.UsageError("captions: give a text file with one caption a line as --captions FILE.")
+    captions = Path(CAPTIONS.value).read_text("utf-8").splitlines()
+    size = len(captions) // (REPEATS.value + 1)
+    if not size:
+        raise app.UsageError(f"{CAPTIONS.value} holds {len(captions)} captions; give at least {REPEATS.value + 1}.")
+    tagger, tokenizer = load_tagger("nltk"), TreebankWordTokenizer()
+    parser = RegexpParser(r"NP: {<DT|PRP\$>?<JJ.*>*<NN.*>+}")
+
+    def recipe(tokens: Sequence[Sequence[str]]) -> list:
+        return [[tree.leaves() for tree in parser.parse(tagger.tag(words)).subtrees(lambda t: t.label() == "NP")]
+                for words in tokens]
+
+    def on_parts(function: Callable, parts: Iterable) -> Callable:
+        parts = iter(parts)
+        return lambda: function(next(parts)) and None       # what it returns is not to be looked into
+
+    parts = [captions[i * size:(i + 1) * size] for i in range(REPEATS.value + 1)]
+    tokens = [[[word for sentence in tokenise(caption) for word, _ in sentence] for caption in part] for part in parts]
+    several = f"this, {PROCESSES.value} processes"
+    with phrase_finder() as one, phrase_finder(processes=PROCESSES.value) as many:
+        rates = {name: size / time for name, time in seconds({
+            "pos_tag + RegexpParser": on_parts(recipe, tokens),
+            "the same, tokenizer included": on_parts(lambda part: recipe(map(tokenizer.tokenize, part)), parts),
+            "this": on_parts(one, parts), several: on_parts(many, parts)}).items()}
+    return [{"way": name, "captions/s": rate, "/ pos_tag + RegexpParser": rate / rates["pos_tag + RegexpParser"],
+             "/ this": rate / rates["this"]} for name, rate in rates.items()]
+
+
 def seconds(functions: Mapping[str, Callable]) -> dict[str, float]:
     """The median time of each function, all called in turn; a first call, which compiles, is not counted."""
     times = {name: [] for name in functions}
@@ -229,6 +272,7 @@ KINDS = {
     "losses": lambda: {"losses": bench_losses()},
     "step": lambda: {"step": bench_step(), "FLOPs over plain SigLIP, ViT-B/16, 4 phrases an image": overhead()},
     "phrases": lambda: {"phrases": bench_phrases()},
+    "captions": lambda: {f"captions, {len(os.sched_getaffinity(0))} cores": bench_captions()},
 }
 
 

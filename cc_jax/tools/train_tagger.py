@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import app, flags
 from nltk.tag.perceptron import PerceptronTagger
 
-from cc_jax.data import phrases
+from cc_jax.data import perceptron, treebank
 
 Tagged = list[tuple[str, str]]      # (word, Penn tag) of one sentence
 
@@ -78,7 +78,7 @@ def _key(caption: str) -> str:
 def tag_captions(captions: Iterable[str], teacher: PerceptronTagger) -> Iterator[Tagged]:
     """Lower-case sentences with the teacher's tags."""
     for caption in captions:
-        for tokens in phrases.tokenise(caption):
+        for tokens in treebank.tokenise(caption):
             words = [word for word, _ in tokens]
             # A capital at the start of a sentence makes the teacher see names: "Young/NNP girl".
             tags = teacher.tag([words[0].lower(), *words[1:]] if words else [])
@@ -127,14 +127,14 @@ def main(_) -> None:
     gold = [json.loads(line)["caption"] for file in args.exclude for line in open(file, encoding="utf-8")]
     captions = read_captions(map(Path, args.captions), gold)
     random.Random(args.seed).shuffle(captions)
-    sentences = list(tag_captions(captions[:args.max_captions], phrases.load_tagger("nltk")))
+    sentences = list(tag_captions(captions[:args.max_captions], perceptron.load_tagger("nltk")))
     sentences += scene_sentences(args.scenes, args.seed)
     logging.info("%d sentences, %d tokens", len(sentences), sum(map(len, sentences)))
     texts = compress(train(sentences, args.iterations, args.seed), args.max_bytes)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     for part, text in texts.items():
-        (out / phrases.TAGGER_FILES[part]).write_text(text, "utf-8")
+        (out / perceptron.TAGGER_FILES[part]).write_text(text, "utf-8")
     print(f"{sum(map(len, texts.values()))} bytes in {out}")
 
 

@@ -1,28 +1,14 @@
 """Noun phrases of captions: what they are, that they stand in the caption, and how well both taggers find them."""
-import json
-import subprocess
-import sys
-from importlib import resources
-
 import nltk
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cc_jax.data import grammar, phrases
+from cc_jax.data import grammar, perceptron, phrases, treebank
 
 CHARACTERS = st.characters(codec="latin-1") | st.sampled_from("“”‘’«»'\"`.,;&<>()…é日 \n\t")
 CAPTIONS = st.lists(st.text(CHARACTERS, max_size=8) | st.sampled_from(
     "a the his red striped dog dogs of in is and , . walking group '' 's".split()), max_size=30).map(" ".join)
-
-
-@pytest.fixture
-def nltk_tagger(test_data, monkeypatch):
-    """NLTK's own tagger data, found the way users have it found."""
-    monkeypatch.setattr(nltk.data, "path", [str(test_data / "nltk_data")])
-    phrases.load_tagger.cache_clear()
-    yield "nltk"
-    phrases.load_tagger.cache_clear()
 
 
 @pytest.mark.parametrize("caption, expected", [
@@ -43,6 +29,29 @@ def nltk_tagger(test_data, monkeypatch):
     ("on the left a white moon and at the top a black plus", ["white moon", "black plus"]),
 ])
 def test_noun_phrases_of_typical_captions(caption, expected):
+    assert phrases.noun_phrases(caption) == expected
+
+
+@pytest.mark.parametrize("caption, expected", [        # an example of each rule of the grammar
+    ("a man in a blue hat rides a bike", ["man", "blue hat", "bike"]),
+    ("a well dressed man and a slightly bald one", ["well dressed man"]),
+    ("a snow covered roof, tree lined streets", ["snow covered roof", "tree lined streets"]),
+    ("people and a snow - covered roof", ["people", "snow - covered roof"]),
+    ("a dog - small and friendly", ["dog"]),
+    ("a red, white and blue flag", ["red, white and blue flag"]),
+    ("a tall, old man", ["tall, old man"]),
+    ("a boy throws the ball", ["boy", "ball"]),
+    ("soldiers guard the gate", ["soldiers", "gate"]),
+    ("the final game monday", ["final game"]),
+    ("the saturday market", ["saturday market"]),
+    ("i love the chair you found", ["chair"]),
+    ("she holds her hat", ["hat"]),
+    ("crowds of people with trays of ice", ["crowds of people", "trays of ice"]),
+    ("stock photo of a horse", ["horse"]),
+    ("a climbing wall", ["climbing wall"]),
+    ("a man climbing a wall", ["man", "wall"]),
+])
+def test_rules_do_what_their_examples_say(caption, expected):
     assert phrases.noun_phrases(caption) == expected
 
 
@@ -90,15 +99,18 @@ def test_quotation_marks_and_brackets_stay_outside(caption, expected):
     assert expected in phrases.noun_phrases(caption)
 
 
+@settings(deadline=None)     # the first one loads the tagger
 @given(CAPTIONS)
 def test_phrases_stand_in_the_caption_normalised_once_and_always_the_same(caption):
     found = phrases.noun_phrases(caption)
     text = " ".join(caption.lower().split())
     assert all(phrase and phrase in text and phrase == phrases.normalise(phrase) for phrase in found)
     assert len(set(found)) == len(found)
+    assert all(sum(map(len, treebank.tokenise(phrase))) <= phrases.MAX_TOKENS for phrase in found)
     assert phrases.batch_noun_phrases([caption, caption]) == [found, found]
 
 
+@settings(deadline=None)     # the first one loads the tagger
 @given(CAPTIONS)
 def test_every_phrase_is_located_once_at_the_first_span_that_reads_so(caption):
     located = phrases.located_phrases(caption)
@@ -123,59 +135,54 @@ def test_a_very_long_caption_is_read_to_its_end():
     assert found[-3:] == ["blue cup", "tree", "owl"]
 
 
-def test_chunks_of_runs_are_the_chunks_of_the_whole_sentence(test_data):
+def test_chunks_of_runs_are_the_chunks_of_the_whole_sentence(gold):
     """The parser on whole sentences, against `chunk`, which cuts them where no phrase can pass."""
     parser = nltk.RegexpParser(grammar.GRAMMAR)
-    model = phrases.load_tagger("shipped")
-    for row in _gold(test_data)[:300]:
+    tag = perceptron.load_tag("shipped")
+    for row in gold[:300]:
         words = [token.lower() for token in row["tokens"]]
-        tags = grammar.refine(words, [tag for _, tag in model.tag(words)])
+        tags = grammar.refine(words, tag(words))
         trees = [tree for tree in parser.parse(list(enumerate(tags))) if isinstance(tree, nltk.Tree)]
         assert grammar.chunk(tags) == [(tree[0][0], tree[-1][0] + 1) for tree in trees]
 
 
-def test_the_shipped_tagger_is_within_a_point_of_nltks_own(test_data, nltk_tagger):
-    gold = _gold(test_data)
-    shipped, own = phrases.evaluate(gold), phrases.evaluate(gold, nltk_tagger)
-    assert own.f1 > 0.82
-    assert shipped.f1 > max(0.82, own.f1 - 0.01)
+def test_a_phrase_over_the_token_limit_is_left_out():
+    most = "red " * (phrases.MAX_TOKENS - 1) + "dog"
+    assert phrases.noun_phrases(f"a {most} and a cat") == [most, "cat"]
+    assert phrases.noun_phrases(f"a red {most} and a cat") == ["cat"]
 
 
-def test_evaluate_counts_exact_matches_without_leading_determiners():
-    row = {"caption": "A dog and the red hat", "tokens": "A dog and the red hat".split(),
-           "phrases": [{"start": 0, "end": 2}, {"start": 5, "end": 6}, {"start": 3, "end": 6}]}
-    scores = phrases.evaluate([row])
-    assert scores == pytest.approx((1.0, 2 / 3, 0.8))
+def test_given_phrases_are_located_as_whole_words_and_normalised():
+    caption = "Scarlet boats, a  Red\tcar and the CAR of a man’s."
+    located, rejected = phrases.locate(["the red car", "Car", "boats", "car", "man’s"], caption)
+    assert [(phrase, caption[start:end]) for phrase, (start, end) in located] == [
+        ("red car", "Red\tcar"), ("car", "car"), ("boats", "boats"), ("man’s", "man’s")]
+    assert rejected == []
 
 
-def test_the_shipped_files_are_small_and_readable_by_nltk_itself(monkeypatch):
-    folder = resources.files("cc_jax.data") / "tagger"
-    monkeypatch.setattr(nltk.data, "path", [str(folder)])       # NLTK reads only below its data path
-    assert sum((folder / file).stat().st_size for file in phrases.TAGGER_FILES.values()) <= 2_000_000
-    theirs = nltk.PerceptronTagger(lang="captions", loc=nltk.data.FileSystemPathPointer(str(folder)))
-    words = "a small dog sleeps near two red chairs".split()
-    assert theirs.tag(words) == phrases.load_tagger("shipped").tag(words)
+@pytest.mark.parametrize("given_phrase, reason, detail", [
+    (None, "phrase_type", "a NoneType; a phrase must be text."),
+    ("the ,", "phrase_empty", "'the ,' has nothing but determiners"),
+    ("scar", "phrase_not_in_caption", "'scar' is not in 'a scarlet dog'"),
+    ("a " + "dog " * 13, "phrase_too_long", "13 tokens, more than 12"),
+])
+def test_a_given_phrase_that_cannot_be_used_is_rejected_with_its_reason(given_phrase, reason, detail):
+    located, [(found_reason, found_detail)] = phrases.locate([given_phrase, "dog"], "a scarlet dog")
+    assert located == [("dog", (10, 13))] and found_reason == reason and detail in found_detail
 
 
-def test_missing_nltk_data_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    phrases.load_tagger.cache_clear()
-    with pytest.raises(LookupError, match=r"nltk\.download\('averaged_perceptron_tagger_eng'\).*tagger='shipped'"):
-        phrases.noun_phrases("a dog", tagger="nltk")
+@settings(deadline=None)
+@given(CAPTIONS, st.lists(st.text(CHARACTERS, max_size=8), max_size=3))
+def test_located_phrases_read_as_what_was_given_and_the_rest_is_rejected(caption, given_phrases):
+    given_phrases += phrases.noun_phrases(caption)
+    located, rejected = phrases.locate(given_phrases, caption)
+    assert all(phrases.normalise(caption[start:end]) == phrase for phrase, (start, end) in located)
+    assert {phrase for phrase, _ in located} <= set(map(phrases.normalise, given_phrases))
+    assert len(located) + len(rejected) <= len(given_phrases)
 
 
-def test_an_unknown_tagger_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="tagger='spacy'.*'shipped', 'nltk'"):
-        phrases.noun_phrases("a dog", tagger="spacy")
-
-
-def test_the_command_prints_the_scores(tmp_path):
-    gold = tmp_path / "gold.jsonl"
-    gold.write_text(json.dumps({"caption": "A dog.", "tokens": ["A", "dog", "."], "phrases": [{"start": 0, "end": 2}]}))
-    command = [sys.executable, "-m", "cc_jax.data.phrases", "--evaluate", str(gold)]
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == (
-        "precision 1.0000  recall 1.0000  f1 1.0000\n")
-
-
-def _gold(test_data):
-    return [json.loads(line) for line in (test_data / "np_gold" / "dev.jsonl").open(encoding="utf-8")]
+def test_more_processes_find_the_same_in_the_same_order():
+    captions = [f"a red dog number {i} and {word}" for i in range(300) for word in ("two cats", "", "the house")]
+    assert phrases.batch_located_phrases(captions, processes=2) == phrases.batch_located_phrases(captions)
+    with phrases.phrase_finder(processes=2) as find:
+        assert find([]) == [] and find(["a dog"]) == [[("dog", (2, 5))]]

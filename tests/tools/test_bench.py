@@ -33,6 +33,16 @@ def test_phrases_of_real_batches_say_how_many_rows_they_take(command, tmp_path, 
         assert 0 < row["rows of 16 an image, 4 phrases each"] <= row["distinct phrases an image"]
 
 
+def test_finding_phrases_is_timed_against_nltks_recipe(command, tmp_path, test_data, monkeypatch):
+    monkeypatch.setenv("NLTK_DATA", str(test_data / "nltk_data"))
+    captions = (test_data / "captions" / "flickr30k_part.txt").read_text("utf-8").splitlines()[:300]
+    (tmp_path / "captions.txt").write_text("\n".join(captions))
+    _, kept = run(command, tmp_path, "captions", "--captions", tmp_path / "captions.txt")
+    [recipe, whole, this, several] = next(rows for title, rows in kept.items() if title.startswith("captions"))
+    assert recipe["/ pos_tag + RegexpParser"] == this["/ this"] == 1
+    assert this["captions/s"] > 1.5 * recipe["captions/s"] > 0 and several["captions/s"] > 0    # 2.5 on a quiet machine
+
+
 def test_the_methods_overhead_stays_within_its_budget():
     """ViT-B/16, global batch 768, 4 phrases an image: released weights, from scratch, pooled from the caption."""
     [row] = [row for row in bench.overhead() if row["global batch"] == 768]
@@ -41,4 +51,4 @@ def test_the_methods_overhead_stays_within_its_budget():
 
 
 def test_an_unknown_kind_is_refused(command):
-    assert "give one of losses, step, phrases" in command("cc_jax.tools.bench", "speed", fails=True).stderr
+    assert "give one of losses, step, phrases, captions" in command("cc_jax.tools.bench", "speed", fails=True).stderr

@@ -7,7 +7,7 @@ import sys
 import pytest
 from nltk.tag.perceptron import PerceptronTagger
 
-from cc_jax.data import phrases
+from cc_jax.data import perceptron
 from cc_jax.tools import train_tagger
 
 
@@ -35,8 +35,8 @@ def test_compression_keeps_the_size_and_most_tags(scenes, tmp_path):
     texts = train_tagger.compress(tagger, whole // 2)
     assert sum(len(text.encode()) for text in texts.values()) <= whole // 2
     for part, text in texts.items():
-        (tmp_path / phrases.TAGGER_FILES[part]).write_text(text)
-    assert phrases.read_tagger(tmp_path).accuracy(scenes) > 0.9
+        (tmp_path / perceptron.TAGGER_FILES[part]).write_text(text)
+    assert perceptron.read_tagger(tmp_path).accuracy(scenes) > 0.9
 
 
 def test_too_small_a_size_is_refused(scenes):
@@ -66,4 +66,4 @@ def test_the_command_writes_a_tagger_the_package_can_read(tmp_path, test_data):
     command = [sys.executable, "-m", "cc_jax.tools.train_tagger", "--captions", tmp_path / "captions.txt",
                "--exclude", tmp_path / "gold.jsonl", "--out", tmp_path / "out", "--scenes", "10", "--iterations", "1"]
     subprocess.run(command, check=True, env={**os.environ, "NLTK_DATA": str(test_data / "nltk_data")})
-    assert phrases.read_tagger(tmp_path / "out").tag(["a"]) == [("a", "DT")]
+    assert perceptron.read_tagger(tmp_path / "out").tag(["a"]) == [("a", "DT")]
