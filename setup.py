@@ -14,6 +14,7 @@ setup(
         "array-record>=0.8.1",
         "etils[epath]>=1.12",
         "flax>=0.12",
+        "fsspec>=2024.6",
         "grain>=0.2.12",
         "jax>=0.10",
         "jaxtyping>=0.3",
@@ -31,13 +32,14 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10", "etils[epath-gcs]>=1.12"],
         "cuda": ["jax[cuda13]>=0.10"],
-        "prepare": ["apache-beam>=2.70"],
+        "prepare": ["apache-beam>=2.70", "gcsfs>=2026.4", "pyarrow>=18.0", "s3fs>=2026.4"],
         "spacy": ["spacy>=3.7"],
         "dev": [
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "pyarrow>=18.0",
             "pytest>=8.0",
             "ruff>=0.12",
         ],

@@ -3,26 +3,24 @@
     noun_phrases("A man in the red hat rides his horse.")  ->  ["man", "red hat", "horse"]
 
 A backend (`backends.py`) gives tokens and chunks, whatever is behind it; which chunks are phrases, and their form, is
-decided here. Phrases that come with the data are found in their caption by `locate`.
+decided here. Phrases that come with the data: `given_phrases.py`.
 
     python -m cc_jax.data.phrases --explain "A man in the red hat"          # tokens, tags, chunks, phrases
     python -m cc_jax.data.phrases --evaluate gold.jsonl [--tagger nltk]     # scores, by form, and the commonest errors
 """
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
 from multiprocessing import get_context
-from typing import Any
 
 from absl import app, flags
 
 from cc_jax.data import backends, grammar
 from cc_jax.data.backends import Sentence, load_backend
-from cc_jax.data.treebank import Span, tokenise
+from cc_jax.data.treebank import Span
 
 MAX_TOKENS = 12             # a longer "phrase" is a slip of the tagger; the longest of 7 000 that people marked has 10
 _CAPTIONS_A_TASK = 256      # few enough that all processes end together, enough that passing them on costs little
@@ -104,35 +102,6 @@ def normalise(phrase: str) -> str:
     """
     words = phrase.lower().split()
     return " ".join(words[count_determiners(words):])
-
-
-def locate(phrases: Iterable[Any], caption: str) -> tuple[Located, list[tuple[str, str]]]:
-    """Finds phrases that came with a caption in it, as whole words, whatever their case and white space.
-
-    Returns: (the phrases as `located_phrases` gives them, in the order given; (reason, detail) of each that can't be
-      used: phrase_type, phrase_empty, phrase_too_long, or phrase_not_in_caption).
-    """
-    found, rejected = {}, []
-    for given in phrases:
-        if not isinstance(given, str):
-            rejected.append(("phrase_type", f"a {type(given).__name__}; a phrase must be text."))
-        elif not any(map(str.isalnum, phrase := normalise(given))):
-            rejected.append(("phrase_empty", f"{given[:60]!r} has nothing but determiners and punctuation."))
-        elif (tokens := sum(map(len, tokenise(phrase)))) > MAX_TOKENS:
-            rejected.append(("phrase_too_long", f"{tokens} tokens, more than {MAX_TOKENS}: {given[:60]!r}..."))
-        elif (span := _search(phrase, caption)) is None:
-            rejected.append(("phrase_not_in_caption", f"{given!r} is not in {caption[:60]!r}."))
-        else:
-            found.setdefault(phrase, span)
-    return list(found.items()), rejected
-
-
-def _search(phrase: str, caption: str) -> Span | None:
-    words = r"\s+".join(map(re.escape, phrase.split()))
-    for match in re.finditer(rf"(?<!\w){words}(?!\w)", caption, re.IGNORECASE):
-        if normalise(match[0]) == phrase:       # letters that are equal but for case need not be equal in lower case
-            return Span(*match.span())
-    return None
 
 
 def phrase_spans(caption: str, tagger: str = "shipped") -> list[Span]:

@@ -4,8 +4,10 @@ python -m cc_jax.data.prepare --source jsonl:photos/captions.jsonl --out dataset
 python -m cc_jax.data.prepare --source shapes:scenes=2000 --out datasets/shapes        # drawn here, needs nothing
 
 A line of a JSON lines file is {"image": path relative to the file, "caption": "..."}, or has "captions": ["...", ...];
-"split": "test" sets records aside. What can't be used is listed in DIR/rejected.jsonl and counted by reason, the rest
-goes on. DIR appears when all is done, at once; an interrupted preparation leaves nothing in its place.
+"split": "test" sets records aside, "phrases" has a list of phrases for each caption, used in place of those found here.
+`--help` names the other sources: tar shards, tables, Parquet, folders, TFDS datasets. What can't be used is listed in
+DIR/rejected.jsonl and counted by reason, the rest goes on. DIR appears when all is done, at once; an interrupted
+preparation leaves nothing in its place.
 """
 import fcntl
 import json
@@ -25,9 +27,10 @@ from typing import Any
 
 from absl import app, flags
 
-from cc_jax.data import dataset, transforms
+from cc_jax.data import dataset, given_phrases, sources, transforms
 from cc_jax.data.phrases import Span, batch_located_phrases
-from cc_jax.data.sources import Record, Reject, Source, find_source
+from cc_jax.data.records import Note, Record, Reject
+from cc_jax.data.sources import Items, Source, find_source
 from cc_jax.data.tokenizer import Tokenizer, canonicalize, train_tokenizer
 from cc_jax.metrics import duration, grouped
 
@@ -50,6 +53,7 @@ class Annotated:
     captions: list[str]
     phrases: list[list[tuple[str, Span]]]
     rejected_captions: list[Reject]
+    rejected_phrases: list[Reject]
 
     def example(self) -> dict[str, Any]:
         """The values of `dataset.FEATURES`."""
@@ -68,6 +72,8 @@ class Counts:
     captions: int = 0
     rejected_captions: Counter = field(default_factory=Counter)     # of records that keep another caption, by reason
     phrases: int = 0
+    rejected_phrases: Counter = field(default_factory=Counter)      # of those that came with the data, by reason
+    notes: Counter = field(default_factory=Counter)                 # what cost no record, by reason, as sources.Note
     captions_without_phrase: int = 0
 
     def add(self, item: Annotated | Reject) -> None:
@@ -76,9 +82,18 @@ class Counts:
             self.rejected[item.reason] += 1
         else:
             self.rejected_captions.update(reject.reason for reject in item.rejected_captions)
+            self.rejected_phrases.update(reject.reason for reject in item.rejected_phrases)
             self.captions += len(item.captions)
             self.phrases += sum(map(len, item.phrases))
             self.captions_without_phrase += item.phrases.count([])
+
+    def without_notes(self, items: Items) -> Iterator[Record | Reject]:
+        """The records and rejects; notes are counted on the way."""
+        for item in items:
+            if isinstance(item, Note):
+                self.notes[item.reason] += 1
+            else:
+                yield item
 
 
 def prepare(
@@ -138,14 +153,15 @@ def check_caption(caption: Any) -> tuple[str, str] | None:
     return None
 
 
-def check_captions(record: Record) -> tuple[list[str], list[Reject]]:
-    """The captions of a record that can be used, and why the others can't."""
+def check_captions(record: Record) -> tuple[list[tuple[int, str, list | None]], list[Reject]]:
+    """(index, caption, phrases it came with) of the captions of a record that can be used; why the others can't."""
     good, bad = [], []
-    for index, caption in enumerate(record.captions):
+    given = record.phrases or [None] * len(record.captions)
+    for index, (caption, phrases) in enumerate(zip(record.captions, given, strict=True)):
         if problem := check_caption(caption):
             bad.append(Reject(f"{record.key}#{index}", *problem))
         else:
-            good.append(caption)
+            good.append((index, caption, phrases))
     return good, bad
 
 
@@ -198,7 +214,7 @@ def progress_line(done: int, total: int | None, rejected: int, seconds: float) -
 
 def _set_up(
     source: str, tokenizer: str | Path | None, tagger: str,
-) -> tuple[Source, str, Iterator[Record | Reject]]:
+) -> tuple[Source, str, Items]:
     """(source, its argument, its records); what is wrong with the arguments is found before any work."""
     try:
         reader, argument = find_source(source)
@@ -211,18 +227,19 @@ def _set_up(
 
 
 def _write_records(
-    records: Iterator[Record | Reject], writer: dataset.DatasetWriter, rejected: Path, captions: Reservoir, tagger: str,
+    records: Items, writer: dataset.DatasetWriter, rejected: Path, captions: Reservoir, tagger: str,
     total: int | None,
 ) -> Counts:
     """Checks, annotates and writes all records, and lists the rejects; train captions go to `captions`, too."""
     counts, show = Counts(), _Progress(total)
+    records = counts.without_notes(records)
     with rejected.open("w") as reject_file, ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(islice(records, _BATCH)):
             for item in _annotate(batch, tagger, pool):
                 if isinstance(item, Annotated) and (problem := check_split(item.record.split, writer.sizes())):
                     item = Reject(item.record.key, *problem)
                 counts.add(item)
-                for reject in [item] if isinstance(item, Reject) else item.rejected_captions:
+                for reject in [item] if isinstance(item, Reject) else item.rejected_captions + item.rejected_phrases:
                     reject_file.write(json.dumps(asdict(reject)) + "\n")
                 if isinstance(item, Annotated):
                     writer.write(item.record.split, item.example())
@@ -237,13 +254,18 @@ def _annotate(batch: Sequence[Record | Reject], tagger: str, pool: ThreadPoolExe
     """What becomes of each record of a batch, in order. Images are decoded in threads while phrases are found here."""
     images = pool.map(check_image, batch)
     checked = [check_captions(record) if isinstance(record, Record) else ([], []) for record in batch]
-    phrases = iter(batch_located_phrases([caption for good, _ in checked for caption in good], tagger))
+    to_parse = [caption for good, _ in checked for _, caption, given in good if given is None]
+    parsed = iter(batch_located_phrases(to_parse, tagger))
     for record, (good, bad) in zip(images, checked, strict=True):
-        found = list(islice(phrases, len(good)))
+        found, unused = [], []
+        for index, caption, given in good:
+            located, problems = (next(parsed), []) if given is None else given_phrases.locate(given, caption)
+            found.append(located)
+            unused += [Reject(f"{record.key}#{index}", *problem) for problem in problems]
         if isinstance(record, Reject):
             yield record
         elif good:
-            yield Annotated(record, good, found, bad)
+            yield Annotated(record, [caption for _, caption, _ in good], found, bad, unused)
         else:
             reason, detail = (bad[0].reason, bad[0].detail) if bad else ("caption_empty", "the list is empty.")
             yield Reject(record.key, reason, detail)
@@ -328,10 +350,11 @@ def summarise(counts: dict[str, Any], out: str) -> str:
     splits = ", ".join(f"{name} {size}" for name, size in counts["splits"].items())
     lines = [f"{out}: {splits} records; {counts['captions']} captions with {counts['phrases']} phrases "
              f"({counts['captions_without_phrase']} without any)"]
-    for what in ("rejected", "rejected_captions"):
+    for what in ("rejected", "rejected_captions", "rejected_phrases", "notes"):
         if counts[what]:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts[what].items()))
-            lines.append(f"{what.replace('_', ' ')}: {reasons} (listed in {out}/{dataset.REJECTED})")
+            listed = "" if what == "notes" else f" (listed in {out}/{dataset.REJECTED})"
+            lines.append(f"{what.replace('_', ' ')}: {reasons}{listed}")
     lines.append(f"tokenizer: {counts['vocab_size']} pieces" if counts["vocab_size"] else
                  f"no tokenizer: there is no split {TRAIN!r} to train one on; give one with --tokenizer if you need it")
     if TRAIN in counts["splits"]:
@@ -341,7 +364,8 @@ def summarise(counts: dict[str, Any], out: str) -> str:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("source", None, "What to prepare: jsonl:FILE or shapes[:scenes=N,test_scenes=N,seed=N].")
+    forms = ", or ".join(source.form for source in sources.SOURCES.values())
+    flags.DEFINE_string("source", None, f"What to prepare: {forms}.")
     flags.DEFINE_string("out", None, "The folder to make.")
     flags.DEFINE_float("max_rejected", 0.05, "Fail if a larger share of the records is rejected.", 0.0, 1.0)
     flags.DEFINE_integer("vocab_size", VOCAB_SIZE, "Most pieces of the tokenizer trained on the captions.", 8)

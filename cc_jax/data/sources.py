@@ -1,39 +1,29 @@
 """Readers of what users have: each yields records of encoded image and captions, or says why one can't be read."""
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
 
-MAX_LINE_BYTES = 2**24          # of one JSON line: 16 MiB
-MAX_IMAGE_BYTES = 2**26         # of one encoded image: 64 MiB
+from fsspec.implementations.local import LocalFileSystem
 
+from cc_jax.data import records
+from cc_jax.data.readers import files, parquet, table, tar
+from cc_jax.data.records import MAX_IMAGE_BYTES, MAX_LINE_BYTES, BadRecord, Note, Record, Reject
 
-@dataclass(frozen=True)
-class Record:
-    """One image and the captions it came with, all as the source has them: `prepare` checks image and captions."""
-    key: str                    # unique within the source
-    image: bytes                # encoded: JPEG, PNG, ...
-    captions: tuple[str, ...]
-    split: str = "train"
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A record that can't be used. `reason` is a slug to count by, `detail` what was found."""
-    key: str
-    reason: str
-    detail: str
+Items = Iterator[Record | Reject | Note]
 
 
 @dataclass(frozen=True)
 class Source:
     """A kind of source. Each function takes what stands after the colon of `name:argument`."""
     form: str                                               # how a user writes it
-    read: Callable[[str], Iterator[Record | Reject]]
+    read: Callable[[str], Items]
     count: Callable[[str], int | None]                      # records there are, for progress; None if unknown
     write_extras: Callable[[str, Path], None] | None = None     # files that belong in the dataset's folder
+    parts: Callable[[str], list[Callable[[], Items]]] | None = None     # the same as `read`, in pieces for many workers
 
 
 def find_source(spec: str) -> tuple[Source, str]:
@@ -45,8 +35,8 @@ def find_source(spec: str) -> tuple[Source, str]:
     return SOURCES[name], argument
 
 
-def open_source(spec: str) -> Iterator[Record | Reject]:
-    """The records of "jsonl:FILE", "shapes" or "shapes:scenes=2000,seed=1", one at a time.
+def open_source(spec: str) -> Items:
+    """The records of "jsonl:FILE", "shapes:scenes=2000,seed=1" or another of SOURCES, one at a time.
 
     Raises: ValueError for a source or an argument that is not known, FileNotFoundError.
     """
@@ -54,9 +44,21 @@ def open_source(spec: str) -> Iterator[Record | Reject]:
     return source.read(argument)
 
 
+def in_parts(
+    form: str, parts: Callable[[str], list[Callable[[], Items]]], count: Callable[[str], int | None] = lambda _: None,
+) -> Source:
+    """A source whose files, or parts of them, can be read on their own; reading it reads them one after the other."""
+    def read(argument: str) -> Items:
+        readers = parts(argument)       # at once: what is wrong with the argument is found before the first record
+        return chain.from_iterable(reader() for reader in readers)
+
+    return Source(form, read, count, parts=parts)
+
+
 def read_jsonl(path: str) -> Iterator[Record | Reject]:
     """Lines {"image": path relative to the file, "caption": str or "captions": [str, ...], "split": str, optional}.
 
+    "phrases", optional, has the phrases of the caption, or a list of them for each of the captions.
     An image must lie in the file's folder or below; a link there may lead out of it. Blank lines are skipped.
     """
     file = _existing(path)
@@ -103,47 +105,25 @@ def _parse_line(line: bytes | None, key: str, folder: Path) -> Record | Reject:
     except UnicodeDecodeError as error:
         return Reject(key, "not_utf8", f"byte {line[error.start]:#x} at {error.start}; save the file as UTF-8.")
     except (ValueError, RecursionError) as error:
-        return Reject(key, "not_json", f"{error}: {_excerpt(line.decode())}")
+        return Reject(key, "not_json", f"{error}: {records.excerpt(line.decode())}")
     if not isinstance(fields, dict):
-        return Reject(key, "not_an_object", f"a {type(fields).__name__}: {_excerpt(fields)}")
+        return Reject(key, "not_an_object", f"a {type(fields).__name__}: {records.excerpt(fields)}")
     if "image" not in fields or ("caption" in fields) == ("captions" in fields):
-        return Reject(key, "record_keys", f"keys {_excerpt(sorted(fields))}; there must be 'image' and either "
+        return Reject(key, "record_keys", f"keys {records.excerpt(sorted(fields))}; there must be 'image' and either "
                                           "'caption' or 'captions'.")
     captions = [fields["caption"]] if "caption" in fields else fields["captions"]
     split = fields.get("split", "train")
     for name, value, kind in (("image", fields["image"], str), ("captions", captions, list), ("split", split, str)):
         if not isinstance(value, kind):
-            return Reject(key, "record_types", f"{name!r} is a {type(value).__name__}: {_excerpt(value)}; it must be a "
-                                               f"{kind.__name__}.")
-    if not re.fullmatch(r"[A-Za-z0-9_]{1,64}", split, re.ASCII) or split == "all":
-        return Reject(key, "split_name", f"{_excerpt(split)}; use letters, digits and _, but not 'all'.")
-    image = _read_image(fields["image"], folder)
-    if isinstance(image, bytes):
-        return Record(key, image, tuple(captions), split)
-    return Reject(key, *image)
-
-
-def _read_image(name: str, folder: Path) -> bytes | tuple[str, str]:
-    """The bytes of an image file, or (reason, detail)."""
-    if not name or name.startswith(("/", "\\")) or "\0" in name or ".." in PurePosixPath(name).parts:
-        return "image_path", f"{_excerpt(name)}; it must be relative to the file, without '..'."
+            return Reject(key, "record_types", f"{name!r} is a {type(value).__name__}: {records.excerpt(value)}; it must be "
+                                               f"a {kind.__name__}.")
     try:
-        path = folder / name
-        if not path.is_file():
-            return "image_missing", f"no file {path}"
-        if (size := path.stat().st_size) > MAX_IMAGE_BYTES:
-            return "image_bytes", f"{path} has {size} bytes, more than {MAX_IMAGE_BYTES}."
-        return path.read_bytes()
-    except OSError as error:                                # no permission, a name too long, ...
-        return "image_missing", f"{_excerpt(name)}: {error.strerror}"
-    except UnicodeEncodeError:
-        return "image_missing", f"{_excerpt(name)} holds half a character."
-
-
-def _excerpt(value: Any) -> str:
-    """At most 80 characters of a value's repr, as a hostile one may be endless."""
-    text = value if isinstance(value, str) else repr(value)
-    return repr(text[:80]) + ("..." if len(text) > 80 else "")
+        records.check_split_name(split)
+        phrases = records.phrases_of(fields.get("phrases"), len(captions))
+        image = files.read_image(fields["image"], LocalFileSystem(), str(folder), MAX_IMAGE_BYTES)
+    except BadRecord as error:
+        return error.reject(key)
+    return Record(key, image, tuple(captions), split, phrases)
 
 
 def read_shapes(argument: str) -> Iterator[Record]:
@@ -181,5 +161,9 @@ def shapes_options(argument: str) -> dict[str, int]:
 
 SOURCES: dict[str, Source] = {
     "jsonl": Source("jsonl:FILE", read_jsonl, count_lines),
+    "tar": in_parts(tar.FORM, tar.parts),
+    "tsv": in_parts("tsv:" + table.FORM, partial(table.parts, "tsv")),
+    "csv": in_parts("csv:" + table.FORM, partial(table.parts, "csv")),
+    "parquet": in_parts(parquet.FORM, parquet.parts, parquet.count),
     "shapes": Source("shapes[:scenes=N,test_scenes=N,suite_scenes=N,seed=N]", read_shapes, count_shapes, write_shapes_suite),
 }

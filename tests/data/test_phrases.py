@@ -152,35 +152,6 @@ def test_a_phrase_over_the_token_limit_is_left_out():
     assert phrases.noun_phrases(f"a red {most} and a cat") == ["cat"]
 
 
-def test_given_phrases_are_located_as_whole_words_and_normalised():
-    caption = "Scarlet boats, a  Red\tcar and the CAR of a man’s."
-    located, rejected = phrases.locate(["the red car", "Car", "boats", "car", "man’s"], caption)
-    assert [(phrase, caption[start:end]) for phrase, (start, end) in located] == [
-        ("red car", "Red\tcar"), ("car", "car"), ("boats", "boats"), ("man’s", "man’s")]
-    assert rejected == []
-
-
-@pytest.mark.parametrize("given_phrase, reason, detail", [
-    (None, "phrase_type", "a NoneType; a phrase must be text."),
-    ("the ,", "phrase_empty", "'the ,' has nothing but determiners"),
-    ("scar", "phrase_not_in_caption", "'scar' is not in 'a scarlet dog'"),
-    ("a " + "dog " * 13, "phrase_too_long", "13 tokens, more than 12"),
-])
-def test_a_given_phrase_that_cannot_be_used_is_rejected_with_its_reason(given_phrase, reason, detail):
-    located, [(found_reason, found_detail)] = phrases.locate([given_phrase, "dog"], "a scarlet dog")
-    assert located == [("dog", (10, 13))] and found_reason == reason and detail in found_detail
-
-
-@settings(deadline=None)
-@given(CAPTIONS, st.lists(st.text(CHARACTERS, max_size=8), max_size=3))
-def test_located_phrases_read_as_what_was_given_and_the_rest_is_rejected(caption, given_phrases):
-    given_phrases += phrases.noun_phrases(caption)
-    located, rejected = phrases.locate(given_phrases, caption)
-    assert all(phrases.normalise(caption[start:end]) == phrase for phrase, (start, end) in located)
-    assert {phrase for phrase, _ in located} <= set(map(phrases.normalise, given_phrases))
-    assert len(located) + len(rejected) <= len(given_phrases)
-
-
 def test_more_processes_find_the_same_in_the_same_order():
     captions = [f"a red dog number {i} and {word}" for i in range(300) for word in ("two cats", "", "the house")]
     assert phrases.batch_located_phrases(captions, processes=2) == phrases.batch_located_phrases(captions)

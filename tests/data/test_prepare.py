@@ -17,7 +17,7 @@ from cc_jax.data import dataset, sources
 from cc_jax.data import prepare as preparation
 from cc_jax.data.phrases import normalise, noun_phrases
 from cc_jax.data.prepare import PrepareError, Reservoir, prepare, progress_line
-from cc_jax.data.sources import Record
+from cc_jax.data.records import Note, Record
 from cc_jax.data.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +140,32 @@ def test_bad_records_are_counted_by_reason_and_listed_and_the_rest_goes_on(folde
     assert (tmp_path / "out" / "rejected.jsonl").stat().st_size < 5000
 
 
+def test_phrases_that_come_with_the_data_are_used_as_they_are(folder, tmp_path):
+    """Those of a caption that has none are found as ever; one that is not in its caption is rejected, not the record."""
+    folder.add(photo(1), "A red dog.", "the big ball", phrases=[["A red DOG", "cat", "", 5], None])
+    folder.add(photo(2), "", "two cats", phrases=[["x"], ["cats", "two cats"]])
+    folder.add(photo(3), "a", "b", phrases=["a"])
+    counts = prepare(folder.source, tmp_path / "out", max_rejected=0.5)
+    first, second = dataset.open_split(tmp_path / "out", "train")
+    assert first["phrases"] == [b"red dog", b"big ball"] and mentions(first) == ["red dog", "big ball"]
+    assert second["phrases"] == [b"cats", b"two cats"] and list(second["phrase_caption"]) == [0, 0]
+    assert rejects(tmp_path / "out") == [
+        ("1#0", "phrase_not_in_caption"), ("1#0", "phrase_empty"), ("1#0", "phrase_type"), ("2#0", "caption_empty"),
+        ("3", "phrases_shape")]
+    assert counts["rejected_phrases"] == {"phrase_not_in_caption": 1, "phrase_empty": 1, "phrase_type": 1}
+
+
+def test_notes_are_counted_and_cost_no_record(tmp_path, monkeypatch):
+    def read(_):
+        yield Note("0", "caption_entities")
+        yield Record("0", photo(0), ("a dog",))
+        yield Note("0", "member_ignored")
+
+    monkeypatch.setitem(sources.SOURCES, "mine", sources.Source("mine", read, lambda _: None))
+    counts = prepare("mine", tmp_path / "out")
+    assert counts["records"] == 1 and counts["notes"] == {"caption_entities": 1, "member_ignored": 1}
+
+
 def test_unusual_images_are_accepted_untouched(folder, tmp_path):
     blue = Image.new("RGB", (8, 8), "blue")
     images = [encode(Image.new("CMYK", (8, 8)), "JPEG"), encode(blue.convert("P"), "PNG"),
@@ -216,7 +242,9 @@ def test_splits_without_end_are_rejected(folder, tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"source": "tar:x"}, "source 'tar:x' is not known"),
+    ({"source": "zip:x"}, "source 'zip:x' is not known"),
+    ({"source": "tar:/none/x.tar"}, "no such file"),
+    ({"source": "tar:/none/x.tar,size=3"}, "'size=3' is not an option"),
     ({"source": "jsonl:/none/x.jsonl"}, "no such file"),
     ({"tokenizer": "/none/x.model"}, "no tokenizer in"),
     ({"tagger": "spacy"}, "tagger='spacy' is not known"),

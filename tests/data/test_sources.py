@@ -111,9 +111,9 @@ def test_the_count_for_progress_is_that_of_the_items(folder):
     assert sources.count_lines(str(folder / "captions.jsonl")) == 2
 
 
-@pytest.mark.parametrize("spec", ["tar:x", "", "JSONL:x", "photos/captions.jsonl"])
+@pytest.mark.parametrize("spec", ["zip:x", "", "JSONL:x", "photos/captions.jsonl"])
 def test_an_unknown_source_is_an_error_that_names_the_known_ones(spec):
-    with pytest.raises(ValueError, match=r"is not known; use one of jsonl:FILE, shapes"):
+    with pytest.raises(ValueError, match=r"is not known; use one of jsonl:FILE, tar:PATTERN.*, shapes"):
         open_source(spec)
 
 

@@ -1,0 +1,176 @@
+"""Image-text tar shards, as img2dataset and webdataset write them, read from end to end and never extracted to disk.
+
+    tar:shards/{00000..01411}.tar       tar:gs://bucket/cc12m       tar:shards/*.tar,captions=txt|synthetic
+
+The members of a record follow one another and share their name up to the first dot: 00042.jpg, 00042.txt, 00042.json.
+Captions are those of the JSON member ("captions", a list, or "caption"), else the text member's; `captions=` names
+other keys of the JSON, and "txt" for the text member. "phrases" of the JSON goes with them. `split=` names a JSON key.
+"""
+import json
+import posixpath
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, BinaryIO
+
+from cc_jax.data.readers import captions, files, options, tar_members
+from cc_jax.data.records import MAX_IMAGE_BYTES, MAX_LINE_BYTES, BadRecord, Note, Record, Reject, excerpt
+
+FORM = "tar:PATTERN[,captions=KEY|KEY,split=KEY]"
+IMAGES = frozenset(("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"))
+CODE = frozenset(("pyd", "pickle", "pkl", "pth", "pt", "ckpt", "joblib", "dill"))     # reading these could run code
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_NAME = 1024                                                                         # characters of a member's name
+
+
+def parts(argument: str) -> list[Callable[[], Iterator[Record | Reject | Note]]]:
+    """A reader for each shard. Raises: ValueError, FileNotFoundError."""
+    pattern, given = options.parse_argument("tar", argument, ("captions", "split"))
+    wanted = options.names(given.get("captions"))
+    return [partial(read_shard, shard, wanted, given.get("split")) for shard in files.expand("tar", pattern, SUFFIXES)]
+
+
+def read_shard(
+    shard: files.File, wanted: list[str] | None = None, split_key: str | None = None,
+) -> Iterator[Record | Reject | Note]:
+    """The records of a shard, keys "SHARD:FOLDER/NAME"; what is broken is rejected, what comes after it goes on.
+
+    The keys of one shard are held, to find duplicates; else one record is in memory at a time.
+    """
+    try:
+        with files.open_stream(shard) as stream:
+            for item in _groups(stream, shard.name):
+                if isinstance(item, _Group):
+                    yield from item.record(wanted, split_key)
+                else:
+                    yield item
+    except FileNotFoundError as error:
+        yield Reject(shard.name, "file_missing", str(error))
+    except OSError as error:
+        yield Reject(shard.name, "read_failed", str(error))
+
+
+class _Group:
+    """The members of one record."""
+
+    def __init__(self, key: str):
+        self.key, self.members, self.problem = key, {}, None       # members: bytes by extension
+
+    def add(self, extension: str, member: Any, stream: BinaryIO) -> None:
+        is_image = extension in IMAGES
+        limit = MAX_IMAGE_BYTES if is_image else MAX_LINE_BYTES
+        data = b""
+        if is_image and not IMAGES.isdisjoint(self.members):
+            self._fail("several_images", f"members {', '.join(self.members)} and {extension}; there must be one image.")
+        elif member.size > limit:
+            reason = "image_bytes" if is_image else "member_too_long"
+            self._fail(reason, f"{extension}: {member.size} bytes, more than {limit}.")
+        else:
+            try:
+                stream.seek(member.offset_data)
+                data = stream.read(member.size)
+            except files.ReadFailed:
+                raise
+            except Exception as error:          # of the decompressors
+                self._fail("tar_truncated", f"{extension}: {type(error).__name__}: {error}")
+            if len(data) < member.size:
+                self._fail("tar_truncated", f"{extension}: {len(data)} bytes of {member.size}, then the shard ends.")
+        self.members[extension] = data
+
+    def _fail(self, reason: str, detail: str) -> None:
+        self.problem = self.problem or BadRecord(reason, detail)
+
+    def record(self, wanted: list[str] | None, split_key: str | None) -> Iterator[Record | Reject | Note]:
+        """The record, or why there is none."""
+        try:
+            if self.problem:
+                raise self.problem
+            image = next((data for extension, data in self.members.items() if extension in IMAGES), None)
+            if image is None:
+                raise BadRecord("no_image", f"only {', '.join(self.members)}; a record needs an image of the same name.")
+            fields = _fields(self.members["json"]) if "json" in self.members else {}
+            text = _decode(self.members["txt"]) if "txt" in self.members else None
+            found, phrases = _captions(fields, text, wanted)
+            split = fields.get(split_key) if split_key else "train"
+            yield from captions.web_record(self.key, image, found, split, phrases)
+        except BadRecord as error:
+            yield error.reject(captions.printable(self.key))
+
+
+def _groups(stream: BinaryIO, shard: str) -> Iterator[_Group | Reject | Note]:
+    """The members of a shard, grouped by their key."""
+    group, seen = None, set()
+    for member in tar_members.members(stream, shard):
+        if isinstance(member, Reject):
+            yield member
+        elif not member.isdir():
+            try:
+                key, extension = _split_name(member)
+            except BadRecord as error:
+                yield error.reject(captions.printable(f"{shard}:{member.name[:MAX_NAME]}"))
+                continue
+            if extension not in IMAGES and extension not in ("txt", "json") or not key:
+                code = extension.rpartition(".")[2] in CODE
+                yield Note(captions.printable(f"{shard}:{member.name}"), "member_pickled" if code else "member_ignored")
+                continue
+            key = f"{shard}:{key}"
+            if group is None or key != group.key or extension in group.members:
+                if group is not None:
+                    yield group
+                group = _Group(key)
+                if key in seen:
+                    group.problem = BadRecord("duplicate_key", "there was a record of this name before; all members of a "
+                                                               "record must follow one another.")
+                seen.add(key)
+            group.add(extension, member, stream)
+    if group is not None:
+        yield group
+
+
+def _split_name(member: Any) -> tuple[str, str]:
+    """(folder and name up to the first dot, extension in lower case) of a member; no key for what begins with a dot.
+
+    Raises: BadRecord for a link, device or the like, and for a name that would lead out of a folder.
+    """
+    name = member.name
+    if not member.isreg() or member.issparse():
+        raise BadRecord("member_kind", f"a member of type {member.type!r} leading to {excerpt(member.linkname)}; only plain "
+                                       "files are read.")
+    if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or "\0" in name or len(name) > MAX_NAME:
+        raise BadRecord("member_path", f"{excerpt(name)}; it must be a relative path of at most {MAX_NAME} characters, "
+                                       "without '..'.")
+    folder, base = posixpath.split(name.removeprefix("./"))
+    stem, _, extension = base.partition(".")
+    return posixpath.join(folder, stem) if stem else "", extension.lower()
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadRecord("not_utf8", f"byte {data[error.start]:#x} at {error.start}.") from error
+
+
+def _fields(data: bytes) -> dict[str, Any]:
+    text = _decode(data)
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRecord("not_json", f"{error}: {excerpt(text)}") from error
+    if not isinstance(fields, dict):
+        raise BadRecord("not_an_object", f"a {type(fields).__name__}: {excerpt(fields)}")
+    return fields
+
+
+def _captions(fields: dict[str, Any], text: str | None, wanted: list[str] | None) -> tuple[list[Any], Any]:
+    """(captions, phrases) of a record: those wanted, else the JSON's, else the text's."""
+    if wanted is not None:
+        found = captions.flatten([text if key == "txt" else fields.get(key) for key in wanted])
+    elif isinstance(fields.get("captions"), list):
+        found = fields["captions"]
+    elif fields.get("caption") is not None:
+        found = captions.flatten([fields["caption"]])
+    elif text is not None:
+        found = [text]
+    else:
+        raise BadRecord("no_caption", f"no txt member, and no caption in the JSON, which has {excerpt(sorted(fields))}.")
+    return found, fields.get("phrases")
