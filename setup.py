@@ -15,6 +15,7 @@ setup(
         "etils[epath]>=1.12",
         "flax>=0.12",
         "fsspec>=2024.6",
+        "fsspec>=2024.6",
         "grain>=0.2.12",
         "jax>=0.10",
         "jaxtyping>=0.3",

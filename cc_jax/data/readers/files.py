@@ -36,7 +36,7 @@ class ReadFailed(OSError):
 
 @dataclass(frozen=True)
 class File:
-    """A file of a source. It can be pickled, so another process may read it."""
+    """A file of a source: plain data, so another process may read it."""
     name: str       # below the folder that all files of the source share: an address for rejects and keys
     url: str
 
