@@ -5,7 +5,7 @@ python -m cc_jax.data.prepare --source shapes:scenes=2000 --out datasets/shapes 
 
 A line of a JSON lines file is {"image": path relative to the file, "caption": "..."}, or has "captions": ["...", ...];
 "split": "test" sets records aside, "phrases" has a list of phrases for each caption, used in place of those found here.
-Other sources are tar shards, tables and Parquet: `sources.SOURCES`. What can't be used is listed in
+Other sources are tar shards, tables, Parquet, folders and TFDS datasets: `sources.SOURCES`. What can't be used is listed in
 DIR/rejected.jsonl and counted by reason, the rest goes on. DIR appears when all is done, at once; an interrupted
 preparation leaves nothing in its place.
 """

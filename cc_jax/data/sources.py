@@ -10,7 +10,7 @@ from typing import BinaryIO
 from fsspec.implementations.local import LocalFileSystem
 
 from cc_jax.data import records
-from cc_jax.data.readers import files, parquet, table, tar
+from cc_jax.data.readers import files, folder, parquet, table, tar, tfds
 from cc_jax.data.records import MAX_IMAGE_BYTES, MAX_LINE_BYTES, BadRecord, Note, Record, Reject
 
 Items = Iterator[Record | Reject | Note]
@@ -120,7 +120,7 @@ def _parse_line(line: bytes | None, key: str, folder: Path) -> Record | Reject:
     try:
         records.check_split_name(split)
         phrases = records.phrases_of(fields.get("phrases"), len(captions))
-        image = files.read_image(fields["image"], LocalFileSystem(), str(folder), MAX_IMAGE_BYTES)
+        image = files.read_beside(fields["image"], LocalFileSystem(), str(folder), MAX_IMAGE_BYTES)
     except BadRecord as error:
         return error.reject(key)
     return Record(key, image, tuple(captions), split, phrases)
@@ -165,5 +165,7 @@ SOURCES: dict[str, Source] = {
     "tsv": in_parts("tsv:" + table.FORM, partial(table.parts, "tsv")),
     "csv": in_parts("csv:" + table.FORM, partial(table.parts, "csv")),
     "parquet": in_parts(parquet.FORM, parquet.parts, parquet.count),
+    "folder": in_parts(folder.FORM, folder.parts),
+    "tfds": in_parts(tfds.FORM, tfds.parts, tfds.count),
     "shapes": Source("shapes[:scenes=N,test_scenes=N,suite_scenes=N,seed=N]", read_shapes, count_shapes, write_shapes_suite),
 }

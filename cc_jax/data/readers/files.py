@@ -194,37 +194,40 @@ class _RetryingStream(io.RawIOBase):
         super().close()
 
 
-def read_image(name: str, fs: Any, folder: str, max_bytes: int) -> bytes:
-    """The bytes of the image file that a record names, in `folder` or below; a link there may lead out of it.
+def read_beside(name: str, fs: Any, folder: str, max_bytes: int, what: str = "image") -> bytes:
+    """The bytes of the file that a record names, in `folder` or below; a link there may lead out of it.
 
-    Raises: BadRecord "image_path", "image_missing", "image_bytes" or "read_failed".
+    Raises: BadRecord "image_path", "image_missing", "image_bytes" (or another `what`), or "read_failed".
     """
     if not name or name.startswith(("/", "\\")) or "\0" in name or ".." in PurePosixPath(name).parts:
-        raise BadRecord("image_path", f"{excerpt(name)}; it must be relative to the file, without '..'.")
+        raise BadRecord(f"{what}_path", f"{excerpt(name)}; it must be relative to the file, without '..'.")
     path = f"{folder}/{name}"
     try:
         if isinstance(fs, LocalFileSystem):
-            return _read_local(path, max_bytes)
-        data = retry(lambda: _fetch(fs, path, max_bytes + 1), path)
-    except FileNotFoundError as error:
-        raise BadRecord("image_missing", f"no file {excerpt(path)}") from error
+            size, data = _read_local(path, max_bytes)
+        else:
+            data = retry(lambda: _fetch(fs, path, max_bytes + 1), path)
+            size = len(data or b"")
     except ReadFailed as error:
         raise BadRecord("read_failed", str(error)) from error
     except OSError as error:                                # no permission, a name too long, ...
-        raise BadRecord("image_missing", f"{excerpt(name)}: {error.strerror}") from error
+        raise BadRecord(f"{what}_missing", f"{excerpt(name)}: {error.strerror}") from error
     except UnicodeEncodeError as error:
-        raise BadRecord("image_missing", f"{excerpt(name)} holds half a character.") from error
+        raise BadRecord(f"{what}_missing", f"{excerpt(name)} holds half a character.") from error
     if data is None:
-        raise BadRecord("image_missing", f"no file {excerpt(path)}")
-    return _sized(data, len(data), max_bytes, path)
+        raise BadRecord(f"{what}_missing", f"no file {excerpt(path)}")
+    if size > max_bytes:
+        raise BadRecord(f"{what}_bytes", f"{excerpt(path)} has {size} bytes or more, more than {max_bytes}.")
+    return data
 
 
-def _read_local(path: str, max_bytes: int) -> bytes:
-    if not os.path.isfile(path):
-        raise FileNotFoundError(path)
-    _sized(b"", os.stat(path).st_size, max_bytes, path)
+def _read_local(path: str, most: int) -> tuple[int, bytes | None]:
+    """(size, bytes); no bytes where there is no file, none read where there are more than `most`."""
+    if not os.path.isfile(path):            # a folder, or a pipe, which would block
+        return 0, None
     with open(path, "rb") as stream:
-        return stream.read()
+        size = os.fstat(stream.fileno()).st_size
+        return size, stream.read(size) if size <= most else b""
 
 
 def _fetch(fs: Any, path: str, most: int) -> bytes | None:
@@ -232,9 +235,3 @@ def _fetch(fs: Any, path: str, most: int) -> bytes | None:
         return fs.cat_file(path, start=0, end=most)
     except FileNotFoundError:
         return None                     # an answer, not a failure to try again
-
-
-def _sized(data: bytes, size: int, max_bytes: int, path: str) -> bytes:
-    if size > max_bytes:
-        raise BadRecord("image_bytes", f"{excerpt(path)} has {size} bytes or more, more than {max_bytes}.")
-    return data

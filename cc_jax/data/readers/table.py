@@ -110,7 +110,7 @@ def _records(
                     continue
             if len(row) != columns.count:
                 raise BadRecord("row_columns", f"{len(row)} columns, the first row has {columns.count}: {excerpt(row)}")
-            image = files.read_image(row[columns.image], fs, folder, MAX_IMAGE_BYTES)
+            image = files.read_beside(row[columns.image], fs, folder, MAX_IMAGE_BYTES)
         except BadRecord as error:
             yield error.reject(key)
             continue

@@ -88,14 +88,14 @@ class FlakyFileSystem(MemoryFileSystem):
         return _FlakyFile(file, path) if mode == "rb" else file
 
     def cat_file(self, path, start=None, end=None, **options):
-        self.fail(path, end or 0)
+        self.fail(path, end or 0, ConnectionError("reset by peer"))
         return super().cat_file(path, start, end, **options)
 
     @classmethod
-    def fail(cls, path: str, position: int) -> None:
+    def fail(cls, path: str, position: int, error: Exception) -> None:
         if position > cls.fails_after and cls.failures:
             cls.failures -= 1
-            raise FileNotFoundError(path) if cls.failures % 2 else ConnectionError("reset by peer")
+            raise error
 
 
 class _FlakyFile:
@@ -105,7 +105,7 @@ class _FlakyFile:
 
     def read(self, size):
         data = self._file.read(size)
-        FlakyFileSystem.fail(self._path, self._file.tell())
+        FlakyFileSystem.fail(self._path, self._file.tell(), FileNotFoundError(self._path))
         return data
 
     def close(self):

@@ -110,7 +110,7 @@ def test_only_the_columns_needed_are_read(read, flaky, tmp_path, monkeypatch):
     pq.write_table(pa.table(big), tmp_path / "x.parquet", compression="none", use_dictionary=False)
     flaky.pipe({"/b/x.parquet": (tmp_path / "x.parquet").read_bytes()})
     asked = []
-    monkeypatch.setattr(type(flaky), "fail", lambda path, position: asked.append(position))
+    monkeypatch.setattr(type(flaky), "fail", lambda path, position, error: asked.append(position))
     assert len(read("parquet:flaky://b/x.parquet").records) == 10
     assert len(asked) < 12                          # of a MiB each; the file has 100
 
