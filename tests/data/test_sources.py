@@ -3,7 +3,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_jax.data import sources
@@ -98,7 +98,6 @@ VALUES = st.recursive(st.none() | st.booleans() | st.floats() | st.text(),
                       lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))
 
 
-@settings(deadline=None)  # a loaded machine may take long over one line
 @given(line=st.binary(max_size=200) | VALUES.map(json.dumps).map(str.encode))
 def test_any_line_becomes_an_item_or_nothing(tmp_path_factory, line):
     folder = tmp_path_factory.mktemp("any")
