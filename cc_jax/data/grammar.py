@@ -115,6 +115,8 @@ def refine(words: Sequence[str], tags: Sequence[str]) -> list[str]:
 def _refine_by_word(words: Sequence[str], tags: list[str]) -> list[str]:
     following = [*words[1:], ""]
     for i, word in enumerate(words):
+        if word.isalpha() and word not in _LISTED and tags[i] not in ("WDT", "WP"):
+            continue                        # most words: none of the rules below is about them
         if word in PRONOUNS:
             tags[i] = "PRP$" if tags[i] == "PRP$" else "PRP"    # "her" hat
         elif not any(map(str.isalnum, word)) and tags[i] not in (",", "POS"):
@@ -192,3 +194,4 @@ _PREPOSITIONS_BY_FIRST_WORD = {
     first: [phrase for phrase in COMPOUND_PREPOSITIONS if phrase[0] == first]
     for first in {phrase[0] for phrase in COMPOUND_PREPOSITIONS}
 }
+_LISTED = PRONOUNS | COLOURS | PARTITIVES | VERBS | {"of", "well", *_PREPOSITIONS_BY_FIRST_WORD}

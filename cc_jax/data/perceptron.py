@@ -56,13 +56,16 @@ def make_tag(tagger: PerceptronTagger) -> Callable[[Sequence[str]], list[str]]:
     weights, always = tagger.model.weights, tagger.tagdict
     labels = sorted(tagger.classes, reverse=True)   # of equal scores argmax takes the first, NLTK the alphabet's last
     column = {label: i for i, label in enumerate(labels)}
-    normalise = lru_cache(_KEPT)(tagger.normalize)
+    normalise, nothing = lru_cache(_KEPT)(tagger.normalize), np.zeros(len(labels), np.int32)
 
     def row(*features: str) -> np.ndarray:
         """(number of labels,): the summed weights of some features."""
+        known = [weights[feature] for feature in features if feature in weights]
+        if not known:
+            return nothing
         scores = np.zeros(len(labels), np.int32)
-        for feature in features:
-            for label, weight in weights.get(feature, {}).items():
+        for by_label in known:
+            for label, weight in by_label.items():
                 scores[column[label]] += round(weight * _DECIMALS)
         return scores
 
