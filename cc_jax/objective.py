@@ -54,6 +54,11 @@ class Objective:
         return {name: value for name, value in given.items() if name == "siglip" or getattr(self, name) > 0}
 
 
+def pools_spans(config: Config) -> bool:
+    """Whether a phrase's embedding is pooled in its caption's pass (`concepts.embedding="span"`)."""
+    return config.get("concepts", {}).get("embedding", EMBEDDINGS[0]) == "span"
+
+
 def read(config: Config, mesh: Mesh, total_steps: int) -> Objective:
     """The objective by the config's `loss` and `concepts` blocks. Raises ConfigError."""
     loss, concepts = config.loss, config.get("concepts", {})
@@ -72,7 +77,7 @@ def read(config: Config, mesh: Mesh, total_steps: int) -> Objective:
         siglip=loss.get("siglip", 1.0), phrase=loss.get("phrase", 0.0),
         concept_attention=loss.get("concept_attention", 0.0), ramp=steps(ramp, total_steps) if ramp else 0,
         normaliser=concepts.get("normaliser", "texts"), temperature=temperature,
-        embedding=concepts.get("embedding", "tower"), exchange=exchange, max_hops=max_hops,
+        embedding=concepts.get("embedding", EMBEDDINGS[0]), exchange=exchange, max_hops=max_hops,
         checked=config.get("checked", False))
 
 

@@ -179,8 +179,7 @@ def keep_tokenizer(tokenizer: Tokenizer, workdir: str) -> None:
 
 def open_source(config: Config) -> Sequence[Mapping]:
     """The records to train on; they must say where phrases stand where the config pools phrases from there."""
-    spans = config.get("concepts", {}).get("embedding", "tower") == "span"
-    return dataset.open_split(config.data.dir, config.data.split, spans)
+    return dataset.open_split(config.data.dir, config.data.split, objective.pools_spans(config))
 
 
 def make_example(config: Config, tokenizer: Tokenizer) -> Callable:
@@ -195,13 +194,9 @@ def make_example(config: Config, tokenizer: Tokenizer) -> Callable:
     if crop is not None and not 0 < crop <= 1:
         raise ConfigError(f"config.data.crop={crop}; it is the least share of an image's area that a random crop keeps: "
                           "above 0 and at most 1, or None for the whole image.")
-    if config.concepts.get("per_row", 1) > 1 and not config.model.text.get("mask_padding", False):
-        raise ConfigError(f"config.concepts.per_row={config.concepts.per_row} packs phrases into rows; a text tower that "
-                          "attends to its padding needs a row for each: set per_row=1, or config.model.text.mask_padding="
-                          "True for a tower trained from scratch.")
     return pipeline.make_example(
         tokenizer, config.data.res, length, config.data.get("max_phrases", 4), phrase_length,
-        config.data.get("flip", False), config.get("seed", 0), config.concepts.get("embedding", "tower") == "span", crop)
+        config.data.get("flip", False), config.get("seed", 0), objective.pools_spans(config), crop)
 
 
 def make_phrase_rows(config: Config, multiple: int) -> packing.PhraseRows | None:
@@ -209,7 +204,12 @@ def make_phrase_rows(config: Config, multiple: int) -> packing.PhraseRows | None
 
     `concepts.rows` counts rows per image, each for up to `concepts.per_row` phrases.
     """
-    rows, per_row = config.concepts.get("rows", None), config.concepts.get("per_row", 1)
+    concepts = config.get("concepts", {})
+    rows, per_row = concepts.get("rows", None), concepts.get("per_row", 1)
+    if per_row > 1 and not config.model.text.get("mask_padding", False):
+        raise ConfigError(f"config.concepts.per_row={per_row} packs phrases into rows; a text tower that attends to its "
+                          "padding needs a row for each: set per_row=1, or config.model.text.mask_padding=True for a tower "
+                          "trained from scratch.")
     if rows is None:
         if per_row > 1:
             raise ConfigError(f"config.concepts.per_row={per_row}, but config.concepts.rows is not set; set it to the rows "
