@@ -32,6 +32,7 @@ from cc_jax.data import dataset
 from cc_jax.evals import attention
 from cc_jax.evals.attention import Example
 from cc_jax.objective import LOSSES
+from cc_jax.page import document, table
 from cc_jax.saved import open_run
 
 # Okabe and Ito's colours, told apart by all eyes; their dark-theme forms stand in CSS.
@@ -264,17 +265,8 @@ def draw_example(figure: SubFigure, example: Example, columns: int, wrap: int) -
 
 
 CSS = """
-:root { color-scheme: light dark; --page: #fff; --ink: #1c2024; --faint: #6a717a; --line: #dfe2e6; LIGHT }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #15181c; --ink: #e4e7ea; --faint: #9aa2ab; --line: #343a41; DARK } }
-body { margin: 0 auto; max-width: 1080px; padding: 16px; background: var(--page); color: var(--ink);
-  font: 15px/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.5em; margin: .2em 0; } h2 { font-size: 1.15em; margin: 1.6em 0 .3em; }
-p, figcaption { color: var(--faint); margin: .2em 0 .6em; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-td, th { padding: .25em .5em; text-align: right; vertical-align: top; border-top: 1px solid var(--line); }
-thead th { border: 0; } th { font-weight: 500; } td { white-space: nowrap; }
-td:first-child, th:first-child { text-align: left; padding-left: 0; }
+:root { LIGHT }
+@media (prefers-color-scheme: dark) { :root { DARK } }
 .legend span { margin-right: 1.2em; white-space: nowrap; } .legend svg { width: 34px; height: 10px; }
 .tables { display: grid; gap: 0 40px; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); }
 .curves { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); }
@@ -300,10 +292,7 @@ def page(runs: Sequence[Run], shown: Sequence[Example]) -> str:
     curves = lambda headline: "\n".join(['<div class="curves">', *(plot for first, plot in plots if first == headline),
                                          "</div>"])
     parts = [
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        f"<title>Training report: {html.escape(', '.join(run.name for run in runs))}</title>",
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{css}</style>\n</head>\n<body>\n<h1>Training report</h1>\n<p class=\"legend\">{legend}</p>",
+        f'<h1>Training report</h1>\n<p class="legend">{legend}</p>',
         '<div class="tables">', *map(html_table, tables(runs)), "</div>",
         "<h2>Curves by training step</h2>\n<p>Dashed grey: chance.</p>", curves(True)]
     if not all(headline for headline, _ in plots):
@@ -313,7 +302,7 @@ def page(runs: Sequence[Run], shown: Sequence[Example]) -> str:
                   "where a phrase attends to it no more than an even spread over the image would, and the brighter the "
                   "more it does. All maps of an image share one scale.</p>",
                   '<div class="examples">', *map(html_example, shown), "</div>"]
-    return "\n".join([*parts, "</body>\n</html>\n"])
+    return document(f"Training report: {', '.join(run.name for run in runs)}", css, *parts)
 
 
 def legend_key(index: int) -> str:
@@ -322,11 +311,9 @@ def legend_key(index: int) -> str:
             f'stroke="var(--run{index % len(COLOURS)})" stroke-dasharray="{dashes}"/></svg>')
 
 
-def html_table(table: Table) -> str:
-    cells = lambda tag, texts: "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
-    rows = "\n".join(f"<tr><th>{html.escape(label)}</th>{cells('td', values)}</tr>" for label, values in table.rows)
-    return (f"<section>\n<h2>{html.escape(table.title)}</h2>\n<p>{html.escape(table.note)}</p>\n<table>\n<thead>"
-            f"<tr><th></th>{cells('th', table.columns)}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</section>")
+def html_table(sheet: Table) -> str:
+    return (f"<section>\n<h2>{html.escape(sheet.title)}</h2>\n<p>{html.escape(sheet.note)}</p>\n"
+            f"{table(sheet.columns, sheet.rows)}\n</section>")
 
 
 def svg(panel: Panel, runs: Sequence[Run]) -> str:
