@@ -15,7 +15,6 @@ setup(
         "etils[epath]>=1.12",
         "flax>=0.12",
         "fsspec>=2024.6",
-        "fsspec>=2024.6",
         "grain>=0.2.12",
         "jax>=0.10",
         "jaxtyping>=0.3",
@@ -36,6 +35,7 @@ setup(
         "prepare": ["apache-beam>=2.70", "gcsfs>=2026.4", "pyarrow>=18.0", "s3fs>=2026.4"],
         "spacy": ["spacy>=3.7"],
         "dev": [
+            "apache-beam>=2.70",
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "nbclient>=0.10",

@@ -11,6 +11,8 @@ import jax
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from cc_jax.progress import duration, grouped
+
 METRICS = "metrics.jsonl"
 
 
@@ -87,19 +89,6 @@ def read(workdir: str) -> list[dict]:
 def evaluated_at(workdir: str, step: int) -> set[str]:
     """The names of the evaluations whose scores at `step` are in a run's metrics.jsonl."""
     return {key.split("/")[0] for line in read(workdir) if line["step"] == step for key in line if "/" in key}
-
-
-def duration(seconds: float) -> str:
-    """5025 -> "1 h 23 min"."""
-    seconds = int(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    return f"{seconds // 60} min" if seconds < 3600 else f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
-def grouped(number: int) -> str:
-    """12345 -> "12 345"."""
-    return f"{number:,}".replace(",", " ")
 
 
 class Progress:

@@ -61,6 +61,29 @@ def command():
 
 
 @pytest.fixture(scope="session")
+def write_tfds():
+    """Makes a folder a dataset of these features, by what TFDS has for it; one shard a split."""
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    def write(folder: Path, features, splits: dict[str, list], name: str = "cc", version: str = "1.1.0", **metadata) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        infos = []
+        for split, records in splits.items():
+            template = tfds.core.ShardedFileTemplate(
+                data_dir=folder, dataset_name=name, split=split, filetype_suffix="array_record")
+            writer = ArrayRecordWriter(str(template.sharded_filepath(shard_index=0, num_shards=1)), "group_size:1")
+            for record in records:
+                writer.write(features.serialize_example(features.encode_example(record)))
+            writer.close()
+            infos.append(tfds.core.SplitInfo(name=split, shard_lengths=[len(records)], num_bytes=0,
+                                             filename_template=template))
+        tfds.folder_dataset.write_metadata(data_dir=folder, features=features, version=version, split_infos=infos,
+                                           check_data=False, metadata=tfds.core.MetadataDict(metadata))
+    return write
+
+
+@pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory) -> Path:
     """A small prepared dataset of drawn scenes, with its test split and compositional suite."""
     from cc_jax.data import prepare

@@ -1,16 +1,20 @@
 """The prepared dataset: a TFDS dataset in ArrayRecord files, written one record at a time and read at random.
 
-Not written by a TFDS builder, because a builder shuffles as it writes: it holds up to 1 GB of a split in memory for
-that, and beyond needs TensorFlow. Training shuffles anyway, so records keep the order of the source.
+The shards are not written by a TFDS builder: a builder shuffles as it writes, for which it holds up to 1 GB of a split in
+memory, or all of it in Beam's, needs TensorFlow beyond that, and can't go on from what an interrupted run has finished.
+Training shuffles anyway, so records keep the order of the source. Names, records and metadata are TFDS's own.
 """
-import os
-from collections.abc import Mapping, Sequence
+import errno
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.proto import tf_example_pb2
 
 NAME, VERSION = "cc", "1.1.0"       # VERSION is the format's: of FEATURES and of what the folder holds
 FORMAT = "array_record"
@@ -18,6 +22,8 @@ SHARD_BYTES = 2**28                 # a shard that holds as much is closed, and 
 DATASET_INFO = "dataset_info.json"  # TFDS's; a folder with it is a finished dataset
 TOKENIZER = "tokenizer.model"
 REJECTED = "rejected.jsonl"
+REPORT = "report.html"
+INTEGERS = ("phrase_caption", "phrase_start", "phrase_end")
 
 FEATURES = tfds.features.FeaturesDict({
     "key": tfds.features.Text(doc="where the record came from, unique within the source"),
@@ -84,73 +90,97 @@ def _open(directory: str | Path) -> tfds.core.DatasetBuilder:
                        f"`python -m cc_jax.data.prepare --source jsonl:FILE --out {directory}`.")
 
 
-class DatasetWriter:
-    """Writes records to the shards of their splits, a record at a time; `finish` makes the folder a dataset."""
+@dataclass(frozen=True)
+class Shard:
+    """A file of records of one split."""
+    file: str
+    records: int
+    bytes: int                          # of the records, as they were before they were framed
 
-    def __init__(self, directory: Path):
-        self._directory, self._splits = directory, {}
+
+class ShardWriter:
+    """Writes records to shards `NAME.SPLIT-00000`, ..., in a folder; of each split its own."""
+
+    def __init__(self, directory: Path, name: str):
+        self._directory, self._name = directory, name
+        self._shards: dict[str, list[Shard]] = {}
+        self._open: dict[str, ArrayRecordWriter] = {}
 
     def write(self, split: str, record: Mapping[str, Any]) -> None:
-        """Args: record: values for FEATURES, "image" as encoded bytes."""
-        if split not in self._splits:
-            self._splits[split] = _SplitWriter(self._directory, split)
-        self._splits[split].write(FEATURES.serialize_example(FEATURES.encode_example(record)))
+        """Args: record: values for FEATURES, "image" as encoded bytes. Raises: OSError where that fails."""
+        serialized, shards = serialize(record), self._shards.setdefault(split, [])
+        if split not in self._open or shards[-1].bytes >= SHARD_BYTES:
+            self._close(split)
+            shards.append(Shard(f"{self._name}.{split}-{len(shards):05d}", 0, 0))
+            # A group of one record is what makes random access cheap, and encoded images don't compress.
+            self._open[split] = ArrayRecordWriter(str(self._directory / shards[-1].file), "group_size:1,uncompressed")
+        self._open[split].write(serialized)
+        if not self._open[split].ok():              # a full disk, say; else only closing it would tell
+            self._close(split)
+        last = shards[-1]
+        shards[-1] = Shard(last.file, last.records + 1, last.bytes + len(serialized))
 
-    def sizes(self) -> dict[str, int]:
-        """How many records each split has so far."""
-        return {split: sum(writer.lengths) for split, writer in self._splits.items()}
+    def splits(self) -> Collection[str]:
+        return self._shards.keys()
 
-    def finish(self, metadata: Mapping[str, Any]) -> None:
-        """Names the shards and writes TFDS's JSON files; `metadata` (JSON values) becomes the dataset's."""
+    def close(self) -> dict[str, list[Shard]]:
+        """The shards of each split. Raises: OSError if they could not be written whole."""
+        for split in list(self._open):
+            self._close(split)
+        return self._shards
+
+    def _close(self, split: str) -> None:
+        if (writer := self._open.pop(split, None)) is not None:
+            try:
+                writer.close()
+            except RuntimeError as error:           # array_record's, for any failure
+                full = "no space left" in str(error).lower()
+                raise OSError(errno.ENOSPC if full else errno.EIO, f"records can't be written: {error}") from error
+
+
+def serialize(record: Mapping[str, Any]) -> bytes:
+    """A record as TFDS writes it (`FEATURES.serialize_example`, in a twentieth of the time), the same for equal ones."""
+    example = tf_example_pb2.Example()
+    features = example.features.feature
+    for name, value in record.items():
+        values = value if isinstance(value, list) else [value]
+        kind = features[name].int64_list if name in INTEGERS else features[name].bytes_list
+        if name in INTEGERS:
+            kind.value.extend(values)
+        else:
+            kind.value.extend([text.encode() if isinstance(text, str) else text for text in values])
+        if not values:
+            kind.SetInParent()          # an empty list is there, too
+    return example.SerializeToString(deterministic=True)
+
+
+def shard_names(split: str, count: int) -> list[str]:
+    """The files of a split with so many shards, as TFDS names them."""
+    template = _template(Path(), split)
+    return [template.sharded_filepath(shard_index=i, num_shards=count).name for i in range(count)]
+
+
+def write_info(directory: Path, shards: Mapping[str, Sequence[Shard]], metadata: Mapping[str, Any]) -> None:
+    """Writes TFDS's JSON files, which make a folder with these shards, named `shard_names`, a dataset.
+
+    Args:
+      metadata: JSON values, which become the dataset's.
+    """
+    with tempfile.TemporaryDirectory(dir=directory) as place:   # TFDS looks for the shards, which may lie elsewhere
+        place = Path(place)
+        for split, parts in shards.items():
+            for name in shard_names(split, len(parts)):
+                (place / name).touch()
         tfds.folder_dataset.write_metadata(
-            data_dir=self._directory, features=FEATURES, version=VERSION, check_data=False,
-            split_infos=[writer.finish() for writer in self._splits.values()],
+            data_dir=place, features=FEATURES, version=VERSION, check_data=False,
+            split_infos=[tfds.core.SplitInfo(
+                name=split, shard_lengths=[shard.records for shard in parts], filename_template=_template(place, split),
+                num_bytes=sum(shard.bytes for shard in parts)) for split, parts in shards.items()],
             description="Images, their captions, and the captions' noun phrases.",
             metadata=tfds.core.MetadataDict(metadata))
-
-    def close(self) -> None:
-        for writer in self._splits.values():
-            writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
+        for path in place.glob("*.json"):
+            path.rename(directory / path.name)
 
 
-class _SplitWriter:
-    """The shards of one split. While it is open their number is unknown, so they get their names in the end."""
-
-    def __init__(self, directory: Path, split: str):
-        self._template = tfds.core.ShardedFileTemplate(
-            data_dir=directory, dataset_name=NAME, split=split, filetype_suffix=FORMAT)
-        self._writer, self._bytes = None, []        # of the open shard; of each shard
-        self.lengths = []                           # records of each shard
-
-    def write(self, serialized: bytes) -> None:
-        if self._writer is None or self._bytes[-1] >= SHARD_BYTES:
-            self.close()
-            # A group of one record is what makes random access cheap.
-            self._writer = ArrayRecordWriter(str(self._open_path(len(self.lengths))), "group_size:1")
-            self.lengths.append(0)
-            self._bytes.append(0)
-        self._writer.write(serialized)
-        self.lengths[-1] += 1
-        self._bytes[-1] += len(serialized)
-
-    def finish(self) -> tfds.core.SplitInfo:
-        self.close()
-        for index in range(len(self.lengths)):
-            os.rename(self._open_path(index), self._template.sharded_filepath(
-                shard_index=index, num_shards=len(self.lengths)))
-        return tfds.core.SplitInfo(name=self._template.split, shard_lengths=self.lengths, num_bytes=sum(self._bytes),
-                                   filename_template=self._template)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _open_path(self, index: int) -> Path:
-        return Path(self._template.data_dir) / f"{self._template.split}-{index:05d}.open"
+def _template(directory: Path, split: str) -> tfds.core.ShardedFileTemplate:
+    return tfds.core.ShardedFileTemplate(data_dir=directory, dataset_name=NAME, split=split, filetype_suffix=FORMAT)

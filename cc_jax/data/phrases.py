@@ -10,11 +10,7 @@ decided here. Phrases that come with the data: `given_phrases.py`.
 """
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from itertools import chain
-from multiprocessing import get_context
+from collections.abc import Iterable, Iterator, Sequence
 
 from absl import app, flags
 
@@ -23,7 +19,6 @@ from cc_jax.data.backends import Sentence, load_backend
 from cc_jax.data.treebank import Span
 
 MAX_TOKENS = 12             # a longer "phrase" is a slip of the tagger; the longest of 7 000 that people marked has 10
-_CAPTIONS_A_TASK = 256      # few enough that all processes end together, enough that passing them on costs little
 
 Located = list[tuple[str, Span]]
 
@@ -47,10 +42,16 @@ def noun_phrases(caption: str, tagger: str = "shipped") -> list[str]:
     return [phrase for phrase, _ in located_phrases(caption, tagger)]
 
 
-def batch_located_phrases(captions: Sequence[str], tagger: str = "shipped", processes: int = 1) -> list[Located]:
-    """`located_phrases` of each caption. To use several processes more than once, see `phrase_finder`."""
-    with phrase_finder(tagger, processes) as find:
-        return find(captions)
+def batch_located_phrases(captions: Sequence[str], tagger: str = "shipped") -> list[Located]:
+    """`located_phrases` of each caption."""
+    found = []
+    for caption, sentences in zip(captions, load_backend(tagger)(captions), strict=True):
+        phrases = {}
+        for span in _spans(sentences):
+            if phrase := normalise(caption[span.start:span.end]):
+                phrases.setdefault(phrase, span)
+        found.append(list(phrases.items()))
+    return found
 
 
 def batch_noun_phrases(captions: Sequence[str], tagger: str = "shipped") -> list[list[str]]:
@@ -58,41 +59,9 @@ def batch_noun_phrases(captions: Sequence[str], tagger: str = "shipped") -> list
     return [[phrase for phrase, _ in located] for located in batch_located_phrases(captions, tagger)]
 
 
-@contextmanager
-def phrase_finder(tagger: str = "shipped", processes: int = 1) -> Iterator[Callable[[Sequence[str]], list[Located]]]:
-    """A function like `batch_located_phrases`, whose processes stay until the end of the `with` block.
-
-    The result does not depend on the number of processes. They are started anew (spawned), so a script that asks for more
-    than one needs `if __name__ == "__main__":`.
-    Raises: as `located_phrases`, before any process starts.
-    """
-    backend = load_backend(tagger)
-    if processes == 1:
-        yield lambda captions: _find(captions, backend)
-        return
-    with ProcessPoolExecutor(processes, get_context("spawn"), load_backend, (tagger,)) as pool:
-        def find(captions: Sequence[str]) -> list[Located]:
-            size = max(1, min(_CAPTIONS_A_TASK, -(-len(captions) // processes)))
-            parts = [captions[i:i + size] for i in range(0, len(captions), size)]
-            found = chain.from_iterable(pool.map(_find_plain, parts, [tagger] * len(parts)))
-            return [[(phrase, Span(start, end)) for phrase, start, end in phrases] for phrases in found]
-        yield find
-
-
-def _find_plain(captions: Sequence[str], tagger: str) -> list[list[tuple[str, int, int]]]:
-    """`_find` for another process; plain tuples take a third of the time that spans take to be passed on."""
-    return [[(phrase, *span) for phrase, span in located] for located in _find(captions, load_backend(tagger))]
-
-
-def _find(captions: Sequence[str], backend: backends.Backend) -> list[Located]:
-    found = []
-    for caption, sentences in zip(captions, backend(captions), strict=True):
-        phrases = {}
-        for span in _spans(sentences):
-            if phrase := normalise(caption[span.start:span.end]):
-                phrases.setdefault(phrase, span)
-        found.append(list(phrases.items()))
-    return found
+def count_phrases(captions: Sequence[str]) -> int:
+    """How many `batch_located_phrases` finds."""
+    return sum(map(len, batch_located_phrases(captions)))
 
 
 def normalise(phrase: str) -> str:

@@ -2,177 +2,108 @@
 
 python -m cc_jax.data.prepare --source jsonl:photos/captions.jsonl --out datasets/photos
 python -m cc_jax.data.prepare --source shapes:scenes=2000 --out datasets/shapes        # drawn here, needs nothing
+python -m cc_jax.data.prepare --source tar:gs://bucket/cc12m --out gs://bucket/prepared --runner=DataflowRunner ...
 
-A line of a JSON lines file is {"image": path relative to the file, "caption": "..."}, or has "captions": ["...", ...];
-"split": "test" sets records aside, "phrases" has a list of phrases for each caption, used in place of those found here.
-Other sources are tar shards, tables, Parquet, folders and TFDS datasets: `sources.SOURCES`. What can't be used is listed in
-DIR/rejected.jsonl and counted by reason, the rest goes on. DIR appears when all is done, at once; an interrupted
-preparation leaves nothing in its place.
+Sources are JSON lines, tar shards, tables, Parquet, folders and TFDS datasets: `sources.SOURCES`. Each is prepared in
+parts, by all cores of this machine, or with Beam's --runner by its workers; the result is the same. What can't be used is
+listed in DIR/rejected.jsonl and counted by reason, the rest goes on. DIR appears when all is done, at once; where a
+preparation was interrupted, the same command goes on from the parts that were finished.
 """
 import fcntl
+import heapq
 import json
 import os
-import random
 import shutil
 import sys
-import time
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
-from cc_jax.data import dataset, given_phrases, sources, transforms
-from cc_jax.data.phrases import Span, batch_located_phrases
-from cc_jax.data.records import Note, Record, Reject
-from cc_jax.data.sources import Items, Source, find_source
-from cc_jax.data.tokenizer import Tokenizer, canonicalize, train_tokenizer
-from cc_jax.metrics import duration, grouped
+from cc_jax.data import backends, dataset, runners, sources, survey, survey_page
+from cc_jax.data.annotate import Counts, Options
+from cc_jax.data.dataset import Shard
+from cc_jax.data.part_work import TRAIN, Done, Work, part_name, read_done
+from cc_jax.data.records import Part
+from cc_jax.data.sources import find_source
+from cc_jax.data.storage import SCRATCH, Folder
+from cc_jax.data.survey import Survey
+from cc_jax.data.tokenizer import Tokenizer, train_tokenizer
 
-MAX_CAPTION_BYTES = 10_000
-MAX_SPLITS = 32                     # each keeps a file open
 TOKENIZER_CAPTIONS = 200_000        # a random choice of so many train captions trains the tokenizer
-TRAIN = "train"
 VOCAB_SIZE = 4096
-_BATCH = 64                         # records in memory at a time
+PLAN = "plan.json"                  # what an unfinished preparation is to do
+FINISHED = "dataset"                # where in it the finished dataset is put together
+
+
+DEFAULT = Options()
 
 
 class PrepareError(ValueError):
     """A preparation that can't begin or can't succeed; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Annotated:
-    """A record that passed, with the captions that did and the phrases of each, as `phrases.located_phrases`."""
-    record: Record
-    captions: list[str]
-    phrases: list[list[tuple[str, Span]]]
-    rejected_captions: list[Reject]
-    rejected_phrases: list[Reject]
-
-    def example(self) -> dict[str, Any]:
-        """The values of `dataset.FEATURES`."""
-        located = list(chain.from_iterable(self.phrases))
-        return {"key": self.record.key, "image": self.record.image, "captions": self.captions,
-                "phrases": [phrase for phrase, _ in located],
-                "phrase_caption": [i for i, phrases in enumerate(self.phrases) for _ in phrases],
-                "phrase_start": [span.start for _, span in located], "phrase_end": [span.end for _, span in located]}
-
-
-@dataclass
-class Counts:
-    """What a preparation has met so far."""
-    records: int = 0
-    rejected: Counter = field(default_factory=Counter)              # records, by reason
-    captions: int = 0
-    rejected_captions: Counter = field(default_factory=Counter)     # of records that keep another caption, by reason
-    phrases: int = 0
-    rejected_phrases: Counter = field(default_factory=Counter)      # of those that came with the data, by reason
-    notes: Counter = field(default_factory=Counter)                 # what cost no record, by reason, as sources.Note
-    captions_without_phrase: int = 0
-
-    def add(self, item: Annotated | Reject) -> None:
-        self.records += 1
-        if isinstance(item, Reject):
-            self.rejected[item.reason] += 1
-        else:
-            self.rejected_captions.update(reject.reason for reject in item.rejected_captions)
-            self.rejected_phrases.update(reject.reason for reject in item.rejected_phrases)
-            self.captions += len(item.captions)
-            self.phrases += sum(map(len, item.phrases))
-            self.captions_without_phrase += item.phrases.count([])
-
-    def without_notes(self, items: Items) -> Iterator[Record | Reject]:
-        """The records and rejects; notes are counted on the way."""
-        for item in items:
-            if isinstance(item, Note):
-                self.notes[item.reason] += 1
-            else:
-                yield item
-
-
 def prepare(
     source: str, out: str | Path, max_rejected: float = 0.05, vocab_size: int = VOCAB_SIZE,
-    tokenizer: str | Path | None = None, tagger: str = "shipped",
+    tokenizer: str | Path | None = None, options: Options = DEFAULT, processes: int = 1, beam: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Prepares `source` into the folder `out`, which must not hold a dataset yet.
 
     Args:
       source: as `sources.open_source`.
+      out: a local folder, or one in a bucket that fsspec writes to.
       max_rejected: the share of records, 0 to 1, that may be rejected.
       vocab_size: at most so many pieces has the tokenizer trained on the train split's captions.
       tokenizer: a SentencePiece model to use instead.
-      tagger: as `phrases.located_phrases`.
+      processes: that share the work on this machine; see `runners.run_here`.
+      beam: arguments of an Apache Beam pipeline that does the work instead, such as ["--runner=DataflowRunner", ...].
     Returns: the counts, which are also the dataset's metadata (metadata.json).
-    Raises: PrepareError. If too many records were rejected, `out` then holds their list and nothing else.
+    Raises: PrepareError. If too many records were rejected, `out` then holds their list and nothing else. OSError where
+      files can't be written; what was finished by then is kept.
     """
-    out = Path(out)
-    _check_target(out)
-    reader, argument, records = _set_up(source, tokenizer, tagger)
-    with _partial_folder(out) as partial, dataset.DatasetWriter(partial) as writer:
-        captions = Reservoir(TOKENIZER_CAPTIONS)
-        counts = _write_records(records, writer, partial / dataset.REJECTED, captions, tagger, reader.count(argument))
-        if problem := find_problem(counts, source, max_rejected):
-            writer.close()
-            _clear(partial, keep=dataset.REJECTED)
-            _publish(partial, out)
-            raise PrepareError(f"{problem} See {out / dataset.REJECTED}.")
-        metadata = {"source": source, "tagger": tagger, "version": dataset.VERSION, "splits": writer.sizes(),
-                    **vars(counts), "vocab_size": _write_tokenizer(partial, tokenizer, captions.items, vocab_size)}
-        writer.finish(metadata)
-        if reader.write_extras:
-            reader.write_extras(argument, partial)
-        _publish(partial, out)
-    return metadata
+    target = _check_target(str(out))
+    parts = dict(enumerate(_set_up(source, tokenizer, options)))
+    plan = {"source": source, **asdict(options), "version": dataset.VERSION}
+    with _unfinished(target, plan) as unfinished:
+        work = Work(unfinished.url, options, _share(TOKENIZER_CAPTIONS, len(parts)), _share(survey.CANDIDATES, len(parts)))
+        _run(work, _not_done(unfinished, parts), len(parts), processes, beam)
+        whole = merge(unfinished, parts)
+        if problem := find_problem(whole.counts, source, max_rejected):
+            with unfinished.scratch() as scratch:
+                write_rejected(unfinished, parts, scratch / dataset.REJECTED)
+                target.deliver(scratch / dataset.REJECTED, dataset.REJECTED)
+            unfinished.remove()
+            raise PrepareError(f"{problem} See {target.url}/{dataset.REJECTED}.")
+        metadata = {key: value for key, value in plan.items() if value not in (None, False)}
+        return _finish(unfinished, target, parts, whole, metadata, source, tokenizer, vocab_size)
 
 
-def check_split(split: str, known: Collection[str]) -> tuple[str, str] | None:
-    """(reason, detail) if there are too many splits to begin another."""
-    if split not in known and len(known) == MAX_SPLITS:
-        return "split_name", f"{split!r} would be one more split than the {MAX_SPLITS} there can be."
-    return None
+@dataclass
+class Whole:
+    """What the parts make together."""
+    counts: Counts = field(default_factory=Counts)
+    survey: Survey = field(default_factory=Survey)
+    shards: dict[str, list[Shard]] = field(default_factory=dict)
 
 
-def check_caption(caption: Any) -> tuple[str, str] | None:
-    """(reason, detail) if a caption can't be used."""
-    if not isinstance(caption, str):
-        return "caption_type", f"a {type(caption).__name__}; a caption must be text."
-    try:
-        size = len(caption.encode())
-    except UnicodeEncodeError as error:
-        return "caption_not_utf8", f"{caption[error.start]!r} at {error.start} is half a character."
-    if size > MAX_CAPTION_BYTES:
-        return "caption_too_long", f"{size} bytes, more than {MAX_CAPTION_BYTES}: {caption[:60]!r}..."
-    if not canonicalize(caption):
-        return "caption_empty", f"{caption[:60]!r} has nothing but punctuation and white space."
-    return None
-
-
-def check_captions(record: Record) -> tuple[list[tuple[int, str, list | None]], list[Reject]]:
-    """(index, caption, phrases it came with) of the captions of a record that can be used; why the others can't."""
-    good, bad = [], []
-    given = record.phrases or [None] * len(record.captions)
-    for index, (caption, phrases) in enumerate(zip(record.captions, given, strict=True)):
-        if problem := check_caption(caption):
-            bad.append(Reject(f"{record.key}#{index}", *problem))
-        else:
-            good.append((index, caption, phrases))
-    return good, bad
-
-
-def check_image(record: Record | Reject) -> Record | Reject:
-    """The record itself, or the reject that its image makes it."""
-    if isinstance(record, Record):
+def merge(unfinished: Folder, parts: Mapping[int, Part]) -> Whole:
+    """Raises: PrepareError if a part is missing."""
+    whole = Whole()
+    for number in parts:
         try:
-            transforms.decode(record.image)
-        except transforms.ImageError as error:
-            return Reject(record.key, error.reason, error.detail)
-    return record
+            done = Done.from_json(json.loads(unfinished.read(f"{part_name(number)}.done")))
+        except FileNotFoundError:
+            raise PrepareError(f"{unfinished.url} lacks {part_name(number)}.done, although the part was prepared; were its "
+                               "workers writing to a disk of their own? They need a folder that all share.") from None
+        whole.counts.merge(done.counts)
+        whole.survey.merge(done.survey)
+        for split, shards in done.shards.items():
+            whole.shards.setdefault(split, []).extend(shards)
+    return whole
 
 
 def find_problem(counts: Counts, source: str, max_rejected: float) -> str | None:
@@ -189,86 +120,102 @@ def find_problem(counts: Counts, source: str, max_rejected: float) -> str | None
     return None
 
 
-class Reservoir:
-    """A uniform random choice of at most `size` of the texts added, the same for the same texts."""
-
-    def __init__(self, size: int):
-        self.items: list[str] = []
-        self._size, self._seen, self._rng = size, 0, random.Random(0)
-
-    def add(self, text: str) -> None:
-        self._seen += 1
-        if len(self.items) < self._size:
-            self.items.append(text)
-        elif (place := self._rng.randrange(self._seen)) < self._size:
-            self.items[place] = text
+def merge_captions(unfinished: Folder, parts: Mapping[int, Part]) -> list[str]:
+    """A random choice of at most TOKENIZER_CAPTIONS of the train captions of all parts."""
+    def pairs() -> Iterator[list]:
+        for number in parts:
+            yield from map(json.loads, unfinished.read(f"{part_name(number)}.captions").splitlines())
+    return [caption for _, caption in heapq.nsmallest(TOKENIZER_CAPTIONS, pairs())]
 
 
-def progress_line(done: int, total: int | None, rejected: int, seconds: float) -> str:
-    """"2 000 of 8 000 records  500 records/s  rejected 3  ETA 12 s"; without a total, without an ETA."""
-    rate = done / max(seconds, 1e-9)
-    of_total = f" of {grouped(total)}" if total else ""
-    eta = f"  ETA {duration(max(total - done, 0) / rate)}" if total and done else ""
-    return f"{grouped(done)}{of_total} records  {rate:.0f} records/s  rejected {grouped(rejected)}{eta}"
+def write_rejected(unfinished: Folder, parts: Mapping[int, Part], path: Path) -> None:
+    """The rejects of all parts, as one list."""
+    with path.open("wb") as out:
+        for number in parts:
+            out.write(unfinished.read(f"{part_name(number)}.rejected"))
 
 
-def _set_up(
-    source: str, tokenizer: str | Path | None, tagger: str,
-) -> tuple[Source, str, Items]:
-    """(source, its argument, its records); what is wrong with the arguments is found before any work."""
+def _share(most: int, parts: int) -> int:
+    """How many a part is to choose, so that all parts' choices together have `most`; 4: parts may be unequally large."""
+    return min(most, -(-4 * most // max(parts, 1)))
+
+
+def _set_up(source: str, tokenizer: str | Path | None, options: Options) -> list[Part]:
+    """The parts of the source; what is wrong with the arguments is found before any work."""
     try:
         reader, argument = find_source(source)
         if tokenizer is not None:
             Tokenizer.load(tokenizer)
-        batch_located_phrases(["a red square"], tagger)
-        return reader, argument, reader.read(argument)
+        backends.load_backend(options.tagger)
+        return reader.parts(argument)
     except (ValueError, LookupError, FileNotFoundError) as error:
         raise PrepareError(str(error)) from error
 
 
-def _write_records(
-    records: Items, writer: dataset.DatasetWriter, rejected: Path, captions: Reservoir, tagger: str,
-    total: int | None,
-) -> Counts:
-    """Checks, annotates and writes all records, and lists the rejects; train captions go to `captions`, too."""
-    counts, show = Counts(), _Progress(total)
-    records = counts.without_notes(records)
-    with rejected.open("w") as reject_file, ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(islice(records, _BATCH)):
-            for item in _annotate(batch, tagger, pool):
-                if isinstance(item, Annotated) and (problem := check_split(item.record.split, writer.sizes())):
-                    item = Reject(item.record.key, *problem)
-                counts.add(item)
-                for reject in [item] if isinstance(item, Reject) else item.rejected_captions + item.rejected_phrases:
-                    reject_file.write(json.dumps(asdict(reject)) + "\n")
-                if isinstance(item, Annotated):
-                    writer.write(item.record.split, item.example())
-                    for caption in item.captions if item.record.split == TRAIN else ():
-                        captions.add(caption)
-            show(counts.records, counts.rejected.total())
-    show(counts.records, counts.rejected.total(), last=True)
-    return counts
+def _not_done(unfinished: Folder, parts: Mapping[int, Part]) -> dict[int, Part]:
+    """The parts still to prepare."""
+    names = unfinished.names()
+    if FINISHED in names:           # all were done; an interruption came while the dataset was put together
+        return {}
+    begun = {number: part for number, part in parts.items() if f"{part_name(number)}.done" in names}
+    with ThreadPoolExecutor(16) as pool:
+        finished = dict(zip(begun, pool.map(lambda item: read_done(unfinished, *item), begun.items()), strict=True))
+    return {number: part for number, part in parts.items() if not finished.get(number)}
 
 
-def _annotate(batch: Sequence[Record | Reject], tagger: str, pool: ThreadPoolExecutor) -> Iterator[Annotated | Reject]:
-    """What becomes of each record of a batch, in order. Images are decoded in threads while phrases are found here."""
-    images = pool.map(check_image, batch)
-    checked = [check_captions(record) if isinstance(record, Record) else ([], []) for record in batch]
-    to_parse = [caption for good, _ in checked for _, caption, given in good if given is None]
-    parsed = iter(batch_located_phrases(to_parse, tagger))
-    for record, (good, bad) in zip(images, checked, strict=True):
-        found, unused = [], []
-        for index, caption, given in good:
-            located, problems = (next(parsed), []) if given is None else given_phrases.locate(given, caption)
-            found.append(located)
-            unused += [Reject(f"{record.key}#{index}", *problem) for problem in problems]
-        if isinstance(record, Reject):
-            yield record
-        elif good:
-            yield Annotated(record, [caption for _, caption, _ in good], found, bad, unused)
-        else:
-            reason, detail = (bad[0].reason, bad[0].detail) if bad else ("caption_empty", "the list is empty.")
-            yield Reject(record.key, reason, detail)
+def _run(work: Work, parts: Mapping[int, Part], of: int, processes: int, beam: Sequence[str]) -> None:
+    if len(parts) < of:
+        print(f"{work.folder}: going on, {of - len(parts)} of {of} parts were finished.", file=sys.stderr, flush=True)
+    try:
+        if not beam:
+            runners.run_here(work, parts, processes)
+        elif parts:
+            runners.run_on_beam(work, parts, beam)
+    except ImportError as error:
+        raise PrepareError(f"--runner needs Apache Beam: pip install -e '.[prepare]' ({error}).") from error
+    except OSError as error:
+        kept = "What was finished is kept: free what is needed, then the same command goes on."
+        raise OSError(error.errno, f"{error.strerror or error}. {kept}") from error
+
+
+def _finish(
+    unfinished: Folder, target: Folder, parts: Mapping[int, Part], whole: Whole, metadata: dict[str, Any], source: str,
+    tokenizer: str | Path | None, vocab_size: int,
+) -> dict[str, Any]:
+    """Puts the dataset together and lets it appear in `target`."""
+    finished = unfinished / FINISHED if unfinished.is_local else target
+    reader, argument = find_source(source)
+    with unfinished.scratch() as scratch:
+        pieces = _write_tokenizer(scratch, tokenizer, merge_captions(unfinished, parts), vocab_size)
+        splits = {split: sum(shard.records for shard in shards) for split, shards in whole.shards.items()}
+        metadata |= {"splits": splits, **vars(whole.counts), "vocab_size": pieces}
+        write_rejected(unfinished, parts, scratch / dataset.REJECTED)
+        with (scratch / dataset.REJECTED).open(encoding="utf-8") as rejects:
+            page = survey_page.page(whole.survey, metadata, map(json.loads, rejects), source)
+        (scratch / dataset.REPORT).write_text(page, encoding="utf-8")
+        if reader.write_extras:
+            reader.write_extras(argument, scratch)
+        dataset.write_info(scratch, whole.shards, metadata)
+        for split, shards in whole.shards.items():
+            _move_shards(unfinished, finished, [shard.file for shard in shards], dataset.shard_names(split, len(shards)))
+        # The file that makes it a dataset comes last.
+        for path in sorted(scratch.iterdir(), key=lambda path: path.name == dataset.DATASET_INFO):
+            finished.deliver(path, path.name)
+    if target.is_local:
+        (target.local() / dataset.REJECTED).unlink(missing_ok=True)     # of a preparation that failed
+        os.rename(finished.local(), target.local())                     # replaces an empty folder
+    unfinished.remove()
+    return metadata
+
+
+def _move_shards(unfinished: Folder, finished: Folder, names: Sequence[str], new_names: Sequence[str]) -> None:
+    """Also where an interrupted run has moved some of them."""
+    there = unfinished.names()
+    for name, new_name in zip(names, new_names, strict=True):
+        if name in there:
+            unfinished.move(name, finished, new_name)
+        elif not finished.exists(new_name):
+            raise PrepareError(f"{unfinished.url} lacks {name}; remove that folder and prepare anew.")
 
 
 def _write_tokenizer(folder: Path, given: str | Path | None, captions: list[str], vocab_size: int) -> int | None:
@@ -286,63 +233,63 @@ def _write_tokenizer(folder: Path, given: str | Path | None, captions: list[str]
     return Tokenizer.load(path).vocab_size
 
 
-def _check_target(out: Path) -> None:
-    """Raises PrepareError unless the folder is free: absent, empty, or with nothing but a failed preparation's list."""
-    if ":/" in str(out):        # a Path joins the slashes of "gs://"
-        raise PrepareError(f"--out={out} is not on a local disk; prepare there, then copy the folder.")
-    if dataset.is_finished(out):
+def _check_target(out: str) -> Folder:
+    """The folder to make. Raises PrepareError unless it is free: absent, empty, or with but a failed preparation's list."""
+    try:
+        target = Folder(out.rstrip("/"))
+    except ValueError as error:
+        raise PrepareError(f"--out={out}: {error}") from error
+    if target.is_local:
+        target = Folder(target.local().resolve())
+    if target.exists(dataset.DATASET_INFO):
         raise PrepareError(f"{out} is a prepared dataset already; remove it, or choose another --out.")
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {dataset.REJECTED}):
+    is_file = target.is_local and target.local().exists() and not target.local().is_dir()
+    if is_file or target.is_local and target.names() - {dataset.REJECTED}:
         raise PrepareError(f"{out} exists and is no dataset; choose another --out.")
+    return target
 
 
 @contextmanager
-def _partial_folder(out: Path) -> Iterator[Path]:
-    """An empty, hidden folder beside `out`, locked against other preparations; removed at the end if still there."""
-    out = out.resolve()
-    partial = out.parent / f".{out.name}.partial"
-    partial.mkdir(parents=True, exist_ok=True)
-    handle = os.open(partial, os.O_RDONLY)
+def _unfinished(target: Folder, plan: Mapping[str, Any]) -> Iterator[Folder]:
+    """The hidden folder beside `target` with what has been finished of it; on a local disk locked against others.
+
+    Raises: PrepareError if another plan was begun there.
+    """
+    parent, _, name = target.url.rpartition("/")
+    unfinished = Folder(f"{parent}/.{name}.partial")
+    with _locked(unfinished, target):
+        if PLAN not in unfinished.names():
+            with unfinished.scratch() as scratch:
+                (scratch / PLAN).write_text(json.dumps(plan))
+                unfinished.deliver(scratch / PLAN, PLAN)
+        begun = json.loads(unfinished.read(PLAN))
+        if changed := [key for key in {**begun, **plan} if begun.get(key) != plan.get(key)]:
+            differences = ", ".join(f"{key}={begun.get(key)!r} there, {plan.get(key)!r} here" for key in changed)
+            raise PrepareError(f"{unfinished.url} holds an unfinished preparation with {differences}; go on with the same "
+                               "values, or remove that folder.")
+        if unfinished.is_local:
+            for path in unfinished.local().glob(f"{SCRATCH}*"):     # of killed processes
+                shutil.rmtree(path, ignore_errors=True)
+        yield unfinished
+
+
+@contextmanager
+def _locked(unfinished: Folder, target: Folder) -> Iterator[None]:
+    if not unfinished.is_local:
+        yield
+        return
+    unfinished.local().mkdir(parents=True, exist_ok=True)
+    handle = os.open(unfinished.local(), os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)      # the system frees a killed process's lock
         except BlockingIOError as error:
-            raise PrepareError(f"another preparation is writing {out}; wait for it or choose another --out.") from error
-        _check_target(out)                                          # another one may have just finished
-        _clear(partial)
-        try:
-            yield partial
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            raise PrepareError(f"another preparation is writing {target.url}; wait for it or choose another --out."
+                               ) from error
+        _check_target(target.url)                                   # another one may have just finished
+        yield
     finally:
         os.close(handle)
-
-
-def _clear(folder: Path, keep: str | None = None) -> None:
-    for path in folder.iterdir():
-        if path.name != keep:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _publish(partial: Path, out: Path) -> None:
-    (out / dataset.REJECTED).unlink(missing_ok=True)
-    os.rename(partial, out.resolve())                               # replaces an empty folder
-
-
-class _Progress:
-    """Shows progress on stderr: on a terminal in place every second, else a line every ten."""
-
-    def __init__(self, total: int | None):
-        self._total, self._start, self._shown = total, time.monotonic(), time.monotonic()
-        self._live = sys.stderr.isatty()
-
-    def __call__(self, done: int, rejected: int, last: bool = False) -> None:
-        now = time.monotonic()
-        if last or now - self._shown >= (1 if self._live else 10):
-            self._shown = now
-            line = progress_line(done, self._total, rejected, now - self._start)
-            print(f"\r{line:78}" if self._live else line, end="\n" if last or not self._live else "", file=sys.stderr,
-                  flush=True)
 
 
 def summarise(counts: dict[str, Any], out: str) -> str:
@@ -357,7 +304,10 @@ def summarise(counts: dict[str, Any], out: str) -> str:
             lines.append(f"{what.replace('_', ' ')}: {reasons}{listed}")
     lines.append(f"tokenizer: {counts['vocab_size']} pieces" if counts["vocab_size"] else
                  f"no tokenizer: there is no split {TRAIN!r} to train one on; give one with --tokenizer if you need it")
-    if TRAIN in counts["splits"]:
+    lines.append(f"look at it: {out}/{dataset.REPORT}")
+    if "://" in out:
+        lines.append("copy it to a local disk to train on it")
+    elif TRAIN in counts["splits"]:
         lines.append("train on it:\n  python -m cc_jax.main "
                      f"--config configs/siglip_b16_cc.py:data={out},runlocal --workdir runs/try")
     return "\n".join(lines)
@@ -370,19 +320,23 @@ def define_flags() -> None:
     flags.DEFINE_float("max_rejected", 0.05, "Fail if a larger share of the records is rejected.", 0.0, 1.0)
     flags.DEFINE_integer("vocab_size", VOCAB_SIZE, "Most pieces of the tokenizer trained on the captions.", 8)
     flags.DEFINE_string("tokenizer", None, "A SentencePiece model to use instead of training one.")
-    flags.DEFINE_string("tagger", "shipped", "What finds the phrases: shipped, nltk, or spacy:MODEL.")
+    flags.DEFINE_string("tagger", "shipped", f"What finds the phrases: {backends.NAMES}.")
+    flags.DEFINE_integer("short_side", None, "Make images whose shorter side has more pixels so small, as JPEG.", 16)
+    flags.DEFINE_bool("decode_images", False, "Decode every image, to find also those that only look whole.")
+    flags.DEFINE_integer("processes", len(os.sched_getaffinity(0)), "How many share the work on this machine.", 1)
     flags.mark_flags_as_required(["source", "out"])
 
 
 def main(argv: Sequence[str]) -> None:
-    options = flags.FLAGS
+    options, rest = flags.FLAGS, argv[1:]
     try:
-        if argv[1:]:
-            raise PrepareError(f"nothing reads {argv[1:]}; see --help.")
+        if rest and not any(argument.startswith("--runner") for argument in rest):
+            raise PrepareError(f"nothing reads {rest}; see --help. Apache Beam's options need its --runner=...")
         if options.tokenizer is not None and options["vocab_size"].present:
             raise PrepareError("--tokenizer brings its own vocabulary; leave out --vocab_size.")
-        counts = prepare(options.source, options.out, options.max_rejected, options.vocab_size, options.tokenizer,
-                         options.tagger)
+        counts = prepare(
+            options.source, options.out, options.max_rejected, options.vocab_size, options.tokenizer,
+            Options(options.tagger, options.short_side, options.decode_images), options.processes, rest)
     except (PrepareError, OSError) as error:
         sys.exit(f"error: {error}")
     print(summarise(counts, options.out))
@@ -390,4 +344,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=lambda argv: flags.FLAGS(argv, known_only=True))     # the rest is Beam's

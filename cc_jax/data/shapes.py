@@ -122,18 +122,17 @@ class Statement:
 
 
 def records(
-    scenes: int = 16_000, test_scenes: int = 1_000, seed: int = 0, spec: Spec = DEFAULT,
+    split: str, start: int, stop: int, seed: int = 0, spec: Spec = DEFAULT,
 ) -> Iterator[tuple[str, bytes, tuple[str, ...], str]]:
-    """(key, PNG, two captions, split) of the splits "train" and "test".
+    """(key, PNG, two captions, split) of the scenes [start, stop) of a split.
 
-    A scene depends on the seed, its split and its number alone, not on how many there are.
+    A scene depends on the seed, its split and its number alone.
     """
-    for split, count in (("train", scenes), ("test", test_scenes)):
-        for index in range(count):
-            rng = generator(seed, split, index)
-            scene = draw_scene(rng, spec)
-            captions = tuple(caption(describe(rng, scene, spec)) for _ in range(2))
-            yield f"{split}-{index:06d}", png(render(scene)), captions, split
+    for index in range(start, stop):
+        rng = generator(seed, split, index)
+        scene = draw_scene(rng, spec)
+        captions = tuple(caption(describe(rng, scene, spec)) for _ in range(2))
+        yield f"{split}-{index:06d}", png(render(scene)), captions, split
 
 
 def generator(seed: int, stream: str, index: int) -> Random:

@@ -1,7 +1,7 @@
 """What a dataset holds, counted as its records go by: sizes, lengths, the commonest phrases, and a few records to look at.
 
 Many processes may each survey a part and merge what they found. Memory and JSON are bounded whatever the data: lengths
-have fixed bins, rare phrases are dropped once there are many, of the records CANDIDATES are kept.
+have fixed bins, rare phrases are dropped once there are many, of the records a few CANDIDATES are kept.
 """
 import io
 from base64 import b64decode, b64encode
@@ -86,6 +86,7 @@ class Survey:
     phrases: Counter = field(default_factory=Counter)       # captions, by phrase they have
     undercount: int = 0             # a phrase may have been met so many times more, as rare ones were dropped
     samples: list[Sample] = field(default_factory=list)     # by rank
+    candidates: int = CANDIDATES    # samples kept
 
     def add(self, example: Mapping[str, Any], split: str) -> None:
         """Args: example: values of `dataset.FEATURES` as Python objects; of version 1.0.0, without places, too."""
@@ -115,7 +116,7 @@ class Survey:
         size.captions_without_phrase += phrases_of.count(0)
 
         rank = blake2b(example["key"].encode(errors="surrogatepass"), digest_size=8).hexdigest()
-        if len(self.samples) < CANDIDATES or rank < self.samples[-1].rank:
+        if len(self.samples) < self.candidates or rank < self.samples[-1].rank:
             self._keep(Sample.of(rank, example, split))
 
     def merge(self, other: Self) -> None:
@@ -170,7 +171,7 @@ class Survey:
 
     def _keep(self, sample: Sample) -> None:
         insort(self.samples, sample, key=attrgetter("rank"))
-        del self.samples[CANDIDATES:]
+        del self.samples[self.candidates:]
 
     def _prune(self) -> None:
         """Drops the rarest phrases, so that at most half of MAX_DISTINCT stay."""

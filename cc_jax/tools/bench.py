@@ -15,6 +15,8 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import jax
@@ -28,7 +30,7 @@ from cc_jax import concepts, flops, metrics, objective, optim, plain, sharding, 
 from cc_jax.config import Config, ConfigError
 from cc_jax.data import packing, pipeline
 from cc_jax.data.perceptron import load_tagger
-from cc_jax.data.phrases import phrase_finder
+from cc_jax.data.phrases import batch_located_phrases, count_phrases
 from cc_jax.data.treebank import tokenise
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.saved import load_tokenizer, make_model
@@ -228,14 +230,17 @@ def bench_captions() -> list[dict]:
         parts = iter(parts)
         return lambda: function(next(parts)) and None       # what it returns is not to be looked into
 
+    def shared(part: Sequence[str]) -> list:
+        return list(pool.map(count_phrases, (part[i::PROCESSES.value] for i in range(PROCESSES.value))))
+
     parts = [captions[i * size:(i + 1) * size] for i in range(REPEATS.value + 1)]
     tokens = [[[word for sentence in tokenise(caption) for word, _ in sentence] for caption in part] for part in parts]
     several = f"this, {PROCESSES.value} processes"
-    with phrase_finder() as one, phrase_finder(processes=PROCESSES.value) as many:
+    with ProcessPoolExecutor(PROCESSES.value, get_context("spawn")) as pool:
         rates = {name: size / time for name, time in seconds({
             "pos_tag + RegexpParser": on_parts(recipe, tokens),
             "the same, tokenizer included": on_parts(lambda part: recipe(map(tokenizer.tokenize, part)), parts),
-            "this": on_parts(one, parts), several: on_parts(many, parts)}).items()}
+            "this": on_parts(batch_located_phrases, parts), several: on_parts(shared, parts)}).items()}
     return [{"way": name, "captions/s": rate, "/ pos_tag + RegexpParser": rate / rates["pos_tag + RegexpParser"],
              "/ this": rate / rates["this"]} for name, rate in rates.items()]
 

@@ -205,16 +205,11 @@ def test_a_quantile_is_that_of_the_values(values, share):
     assert quantile(counts, share) == np.quantile(values, share, method="inverted_cdf")
 
 
-def test_a_dataset_of_the_first_version_lists_its_phrases(tmp_path, monkeypatch):
+def test_a_dataset_of_the_first_version_lists_its_phrases(tmp_path, write_tfds):
     record = {"key": "a:1", "image": photo(1), "captions": ["a red dog", "no phrase"], "phrases": ["red dog"],
               "phrase_caption": [0]}
-    with monkeypatch.context() as before:
-        before.setattr(dataset, "FEATURES",
-                       tfds.features.FeaturesDict({name: dataset.FEATURES[name] for name in record}))
-        before.setattr(dataset, "VERSION", "1.0.0")
-        with dataset.DatasetWriter(tmp_path) as writer:
-            writer.write("train", record)
-            writer.finish({"version": "1.0.0"})
+    features = tfds.features.FeaturesDict({name: dataset.FEATURES[name] for name in record})
+    write_tfds(tmp_path, features, {"train": [record]}, version="1.0.0")
     assert list(read_rejects(tmp_path)) == []
     shown = Page(write_report(tmp_path).read_text())
     assert shown.marks == ["red dog"] and "a red dog" in shown.lines

@@ -150,10 +150,3 @@ def test_a_phrase_over_the_token_limit_is_left_out():
     most = "red " * (phrases.MAX_TOKENS - 1) + "dog"
     assert phrases.noun_phrases(f"a {most} and a cat") == [most, "cat"]
     assert phrases.noun_phrases(f"a red {most} and a cat") == ["cat"]
-
-
-def test_more_processes_find_the_same_in_the_same_order():
-    captions = [f"a red dog number {i} and {word}" for i in range(300) for word in ("two cats", "", "the house")]
-    assert phrases.batch_located_phrases(captions, processes=2) == phrases.batch_located_phrases(captions)
-    with phrases.phrase_finder(processes=2) as find:
-        assert find([]) == [] and find(["a dog"]) == [[("dog", (2, 5))]]

@@ -13,11 +13,11 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cc_jax.data import dataset, sources
-from cc_jax.data import prepare as preparation
+from cc_jax.data import dataset, part_work, sources
+from cc_jax.data.annotate import Options
 from cc_jax.data.phrases import normalise, noun_phrases
-from cc_jax.data.prepare import PrepareError, Reservoir, prepare, progress_line
-from cc_jax.data.records import Note, Record
+from cc_jax.data.prepare import PrepareError, prepare
+from cc_jax.data.records import Note, Part, Record
 from cc_jax.data.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -155,13 +155,20 @@ def test_phrases_that_come_with_the_data_are_used_as_they_are(folder, tmp_path):
     assert counts["rejected_phrases"] == {"phrase_not_in_caption": 1, "phrase_empty": 1, "phrase_type": 1}
 
 
+def test_precomputed_phrases_are_the_only_ones_where_asked(folder, tmp_path):
+    folder.add(photo(1), "A red dog.", "the big ball", phrases=[["red dog"], None])
+    counts = prepare(folder.source, tmp_path / "out", options=Options(tagger="precomputed"))
+    [record] = dataset.open_split(tmp_path / "out", "train")
+    assert record["phrases"] == [b"red dog"] and counts["captions_without_phrase"] == 1
+
+
 def test_notes_are_counted_and_cost_no_record(tmp_path, monkeypatch):
     def read(_):
         yield Note("0", "caption_entities")
         yield Record("0", photo(0), ("a dog",))
         yield Note("0", "member_ignored")
 
-    monkeypatch.setitem(sources.SOURCES, "mine", sources.Source("mine", read, lambda _: None))
+    monkeypatch.setitem(sources.SOURCES, "mine", sources.Source("mine", lambda _: [Part("all", lambda: read(_))]))
     counts = prepare("mine", tmp_path / "out")
     assert counts["records"] == 1 and counts["notes"] == {"caption_entities": 1, "member_ignored": 1}
 
@@ -235,10 +242,10 @@ def test_a_dataset_without_a_train_split_has_no_tokenizer(folder, tmp_path):
 
 
 def test_splits_without_end_are_rejected(folder, tmp_path):
-    for i in range(preparation.MAX_SPLITS + 2):
+    for i in range(part_work.MAX_SPLITS + 2):
         folder.add(photo(0), "a dog", split=f"s{i}")
     counts = prepare(folder.source, tmp_path / "out", max_rejected=0.5)
-    assert len(counts["splits"]) == preparation.MAX_SPLITS and counts["rejected"] == {"split_name": 2}
+    assert len(counts["splits"]) == part_work.MAX_SPLITS and counts["rejected"] == {"split_name": 2}
 
 
 @pytest.mark.parametrize("options, message", [
@@ -247,8 +254,8 @@ def test_splits_without_end_are_rejected(folder, tmp_path):
     ({"source": "tar:/none/x.tar,size=3"}, "'size=3' is not an option"),
     ({"source": "jsonl:/none/x.jsonl"}, "no such file"),
     ({"tokenizer": "/none/x.model"}, "no tokenizer in"),
-    ({"tagger": "spacy"}, "tagger='spacy' is not known"),
-    ({"out": "gs://bucket/data"}, "not on a local disk"),
+    ({"options": Options(tagger="spacy")}, "tagger='spacy' is not known"),
+    ({"out": "nosuch://bucket/data"}, "nosuch"),
 ])
 def test_what_is_wrong_with_the_arguments_is_said_before_any_work(folder, tmp_path, options, message):
     folder.add_good(1)
@@ -271,24 +278,15 @@ def test_what_is_there_is_never_overwritten(folder, tmp_path):
         prepare(folder.source, folder.path / "captions.jsonl")
 
 
-def test_an_error_midway_leaves_nothing(folder, tmp_path, monkeypatch):
-    folder.add_good(2)
-    monkeypatch.setattr(preparation, "train_tokenizer", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        prepare(folder.source, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
-
-
 def test_a_killed_preparation_leaves_nothing_finished_and_the_next_one_works(folder, tmp_path):
     """And while the killed one ran, no other could write to the same place."""
     out, partial = tmp_path / "out", tmp_path / ".out.partial"
     folder.add_good(1)
     folder.lines *= 50_000                                                  # a minute's work at the least
     process = run("--source", folder.source, "--out", str(out))
-    folder.lines = folder.lines[:5]
     try:
         deadline = time.monotonic() + 60
-        while not list(partial.glob("train-*")):                            # until the first record is written
+        while not list(partial.glob("scratch-*/part-000000.train-*")):      # until the first record is written
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         with pytest.raises(PrepareError, match="another preparation is writing"):
@@ -300,6 +298,7 @@ def test_a_killed_preparation_leaves_nothing_finished_and_the_next_one_works(fol
     assert partial.exists() and not out.exists()
     with pytest.raises(dataset.DatasetError, match="no prepared dataset"):
         dataset.open_split(out, "train")
+    folder.lines = folder.lines[:5]
     prepare(folder.source, out)
     assert dataset.split_sizes(out) == {"train": 5} and not partial.exists()
 
@@ -323,26 +322,6 @@ def test_the_command_fails_without_a_traceback(folder, tmp_path):
     assert "error: no data left: all 1 records" in errors and "image_undecodable 1" in errors
 
 
-def test_the_reservoir_is_a_uniform_and_repeatable_choice():
-    def choose():
-        reservoir = Reservoir(100)
-        for i in range(1000):
-            reservoir.add(str(i))
-        return reservoir.items
-    chosen = np.array(choose(), int)
-    assert len(set(chosen)) == 100 and (chosen == np.array(choose(), int)).all()
-    assert abs(chosen.mean() - 499.5) < 3 * 1000 / np.sqrt(12 * 100)
-
-
-@pytest.mark.parametrize("arguments, line", [
-    ((2000, 8000, 3, 4.0), "2 000 of 8 000 records  500 records/s  rejected 3  ETA 12 s"),
-    ((2000, 3_000_000, 3, 4.0), "2 000 of 3 000 000 records  500 records/s  rejected 3  ETA 1 h 39 min"),
-    ((2000, None, 0, 4.0), "2 000 records  500 records/s  rejected 0"),
-])
-def test_the_progress_line(arguments, line):
-    assert progress_line(*arguments) == line
-
-
 def test_opening_what_is_not_there_says_what_to_do(folder, tmp_path):
     folder.add_good(1)
     out = tmp_path / "out"
@@ -356,30 +335,25 @@ def test_opening_what_is_not_there_says_what_to_do(folder, tmp_path):
         dataset.open_split(out, "train")
 
 
-def test_a_dataset_of_the_first_version_reads_as_it_did(tmp_path, monkeypatch):
+def test_a_dataset_of_the_first_version_reads_as_it_did(tmp_path, write_tfds):
     """It has no places of phrases, and its records must not claim any."""
     record = {"key": "a:1", "image": photo(1), "captions": ["a red dog"], "phrases": ["red dog"], "phrase_caption": [0]}
     features = tfds.features.FeaturesDict({name: dataset.FEATURES[name] for name in record})
-    with monkeypatch.context() as before:
-        before.setattr(dataset, "FEATURES", features)
-        before.setattr(dataset, "VERSION", "1.0.0")
-        with dataset.DatasetWriter(tmp_path) as writer:
-            writer.write("train", record)
-            writer.finish({"version": "1.0.0"})
+    write_tfds(tmp_path, features, {"train": [record]}, version="1.0.0", made="before")
     [read] = dataset.open_split(tmp_path, "train")
     assert set(read) == set(record) and read["image"] == record["image"]
     assert read["phrases"] == [b"red dog"] and list(read["phrase_caption"]) == [0]
-    assert dataset.read_metadata(tmp_path) == {"version": "1.0.0"} and dataset.VERSION == "1.1.0"
+    assert dataset.read_metadata(tmp_path) == {"made": "before"} and dataset.VERSION == "1.1.0"
 
 
 def test_a_new_source_is_a_line_in_the_table_and_may_add_files(tmp_path, monkeypatch):
-    def read(argument):
-        return (Record(str(i), photo(i), (f"{argument} {i}",)) for i in range(3))
+    def parts(argument):
+        return [Part("all", lambda: (Record(str(i), photo(i), (f"{argument} {i}",)) for i in range(3)))]
 
     def write_extras(argument, directory):
         (directory / "more.txt").write_text(argument)
 
-    monkeypatch.setitem(sources.SOURCES, "mine", sources.Source("mine:WORD", read, lambda _: None, write_extras))
+    monkeypatch.setitem(sources.SOURCES, "mine", sources.Source("mine:WORD", parts, write_extras))
     prepare("mine:hello", tmp_path / "out")
     records = dataset.open_split(tmp_path / "out", "train")
     assert [record["captions"] for record in records] == [[f"hello {i}".encode()] for i in range(3)]

@@ -161,7 +161,7 @@ def test_the_same_seed_writes_the_same_files_and_another_does_not(tmp_path):
 
 
 def test_no_scene_of_the_test_was_trained_on():
-    seen = {image for _, image, _, _ in shapes.records(scenes=300, test_scenes=300, seed=0)}
+    seen = {image for split in ("train", "test") for _, image, _, _ in shapes.records(split, 0, 300, seed=0)}
     scenes, _ = shapes_suite.make_suite(100, seed=0)
     assert not seen & {shapes.png(shapes.render(scene)) for scene in scenes.values()}
 

@@ -21,7 +21,7 @@ def clean(text: str) -> tuple[str, list[str]]:
     if "&" in text and _ENTITY.search(text):
         text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
         reasons.append("caption_entities")
-    if _CONTROL.search(text):
+    if not text.isprintable() and _CONTROL.search(text):
         if _MARKS.search(text):
             reasons.append("caption_control")
         text = _CONTROL.sub(" ", text)
@@ -57,7 +57,7 @@ def web_record(
 
 def printable(key: str) -> str:
     """A key that can be written as UTF-8: the bytes of a name that is not come as backslash escapes."""
-    return key.encode("utf-8", "backslashreplace").decode()
+    return key if key.isascii() else key.encode("utf-8", "backslashreplace").decode()
 
 
 def flatten(values: Sequence[Any]) -> list[Any]:

@@ -116,6 +116,20 @@ def open_stream(file: File) -> io.BufferedReader:
     return stream
 
 
+def is_compressed(file: File) -> bool:
+    """Whether `open_stream` decompresses it."""
+    return posixpath.splitext(file.url)[1] in _COMPRESSIONS
+
+
+def stamp(url: str) -> str:
+    """What changes when a file does, as far as its filesystem tells: its size and times, or its version."""
+    fs, path = filesystem(url)
+    try:
+        return fs.ukey(path)
+    except Exception:               # no such file, or a filesystem that can't tell
+        return ""
+
+
 def retry(action: Callable[[], T], path: str, forget: Callable[[], None] = lambda: None) -> T:
     """What `action` returns, tried again after each wait of RETRY_SECONDS. `forget` drops what a failure spoilt."""
     for wait in (*RETRY_SECONDS, None):

@@ -5,35 +5,41 @@
 Links to folders are not followed, and hidden files and folders are left out.
 """
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from cc_jax.data.readers import captions, files
-from cc_jax.data.records import MAX_IMAGE_BYTES, MAX_LINE_BYTES, BadRecord, Note, Record, Reject
+from cc_jax.data.records import MAX_IMAGE_BYTES, MAX_LINE_BYTES, BadRecord, Note, Part, Record, Reject
 
 FORM = "folder:DIR"
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 TEXT = ".txt"
+MAX_PARTS = 256
 
 
-def parts(argument: str) -> list[Callable[[], Iterator[Record | Reject | Note]]]:
-    """A reader for the files right in the folder, and one for each folder in it. Raises: FileNotFoundError, ValueError."""
+def parts(argument: str) -> list[Part]:
+    """A part for the files right in the folder, and at most MAX_PARTS for the folders in it.
+
+    Raises: FileNotFoundError, ValueError.
+    """
     fs, root = files.filesystem(argument) if argument else (None, "")
     if not argument or not fs.isdir(root):
         raise FileNotFoundError(f"source folder:{argument}: no such folder; give one with images and a .txt beside each.")
     url = fs.unstrip_protocol(root)
     _, folders = _list(fs, root)
-    return [partial(read_folder, url, "", False), *(partial(read_folder, url, name, True) for name in folders)]
+    size = -(-len(folders) // MAX_PARTS) or 1
+    return [Part("", partial(read_folders, url, [""], False)),
+            *(Part(folders[i], partial(read_folders, url, folders[i:i + size], True)) for i in range(0, len(folders), size))]
 
 
-def read_folder(root: str, below: str, deep: bool) -> Iterator[Record | Reject | Note]:
-    """The records of the folder `below` in `root`, `deep` with all folders in it; keys are paths from `root`.
+def read_folders(root: str, below: Sequence[str], deep: bool) -> Iterator[Record | Reject | Note]:
+    """The records of the folders `below` in `root`, `deep` with all folders in them; keys are paths from `root`.
 
     The names in one folder are held, to pair them; else one record is in memory at a time.
     """
     fs, path = files.filesystem(root)
-    waiting = [below]
+    waiting = list(reversed(below))
     while waiting:
         folder = waiting.pop()
         try:

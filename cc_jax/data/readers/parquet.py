@@ -5,17 +5,18 @@
 An image is a column of bytes, or a struct {bytes, path}; a caption column has text or lists of texts. Only the columns
 needed are read, a few rows at a time. Needs pyarrow: pip install -e '.[prepare]'.
 """
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from cc_jax.data.readers import captions, files, options
-from cc_jax.data.records import MAX_IMAGE_BYTES, BadRecord, Note, Record, Reject
+from cc_jax.data.records import MAX_IMAGE_BYTES, BadRecord, Note, Part, Record, Reject
 
 FORM = "parquet:PATTERN[,image=COLUMN,captions=COLUMN|COLUMN,split=COLUMN,phrases=COLUMN]"
 IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "image_bytes", "img")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "txt")
+PART_ROWS = 4096
 BATCH_ROWS = 16                 # in memory at a time, beside pyarrow's own page of each column
 
 
@@ -28,37 +29,46 @@ class Choice:
     phrases: str | None
 
 
-def parts(argument: str) -> list[Callable[[], Iterator[Record | Reject | Note]]]:
-    """A reader for each file. Raises: ValueError for options, and for columns that the first whole file lacks."""
+def parts(argument: str) -> list[Part]:
+    """A part for each PART_ROWS rows of each file, in whole row groups.
+
+    Raises: ValueError for options, and for columns that the first whole file lacks.
+    """
     pattern, given = options.parse_argument("parquet", argument, ("image", "captions", "split", "phrases"))
     choice = Choice(given.get("image"), options.names(given.get("captions")), given.get("split"), given.get("phrases"))
     _types()
-    found = files.expand("parquet", pattern, (".parquet",))
-    for file in found:
-        if (schema := _schema(file)) is not None:
-            find_columns(schema, choice, f"parquet {file.name}")
-            break
-    return [partial(read_file, file, choice) for file in found]
-
-
-def count(argument: str) -> int | None:
-    """Rows, by the files' footers; None if one can't be read."""
-    pattern, _ = options.parse_argument("parquet", argument, ("image", "captions", "split", "phrases"))
-    rows = 0
+    found, checked = [], False
     for file in files.expand("parquet", pattern, (".parquet",)):
-        try:
-            with files.open_stream(file) as stream:
-                rows += _open(stream).metadata.num_rows
-        except Exception:       # reading will tell
-            return None
-    return rows
+        footer = _footer(file)
+        if footer and not checked:
+            find_columns(footer.schema.to_arrow_schema(), choice, f"parquet {file.name}")
+            checked = True
+        found += _parts_of(file, footer, choice)
+    return found
 
 
-def read_file(file: files.File, choice: Choice) -> Iterator[Record | Reject | Note]:
-    """The rows of a file, keys "FILE:ROW" from 0. A broken row group is one reject, and the next group goes on."""
+def _parts_of(file: files.File, footer: Any, choice: Choice) -> list[Part]:
+    if not footer:                      # reading will tell
+        return [Part(file.name, partial(read_file, file, choice), file.url)]
+    found, first, row, rows = [], 0, 0, 0
+    for group in range(footer.num_row_groups):
+        rows += footer.row_group(group).num_rows
+        if rows >= PART_ROWS or group == footer.num_row_groups - 1:
+            found.append(Part(f"{file.name}:{row}", partial(read_file, file, choice, (first, group + 1)), file.url, rows))
+            first, row, rows = group + 1, row + rows, 0
+    return found
+
+
+def read_file(
+    file: files.File, choice: Choice, groups: tuple[int, int] | None = None,
+) -> Iterator[Record | Reject | Note]:
+    """The rows of a file, or of its row groups [first, end); keys "FILE:ROW" from 0.
+
+    A broken row group is one reject, and the next group goes on.
+    """
     try:
         with files.open_stream(file) as stream:
-            yield from _read_groups(stream, file.name, choice)
+            yield from _read_groups(stream, file.name, choice, groups)
     except FileNotFoundError as error:
         yield Reject(file.name, "file_missing", str(error))
     except OSError as error:
@@ -82,11 +92,11 @@ def find_columns(schema: Any, choice: Choice, source: str) -> Choice:
     return Choice(image, texts, choice.split, choice.phrases)
 
 
-def _read_groups(stream: Any, name: str, choice: Choice) -> Iterator[Record | Reject | Note]:
+def _read_groups(stream: Any, name: str, choice: Choice, wanted: tuple[int, int] | None) -> Iterator[Record | Reject | Note]:
     try:
         parquet = _open(stream)
         choice = find_columns(parquet.schema_arrow, choice, name)
-        groups = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
+        sizes = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
     except files.ReadFailed:
         raise
     except options.ColumnError as error:
@@ -95,8 +105,9 @@ def _read_groups(stream: Any, name: str, choice: Choice) -> Iterator[Record | Re
     except Exception as error:
         yield Reject(name, "parquet_broken", f"{type(error).__name__}: {error}"[:500])
         return
-    first = 0
-    for group, rows in enumerate(groups):
+    start, end = wanted or (0, len(sizes))
+    first = sum(sizes[:start])
+    for group, rows in enumerate(sizes[start:end], start):
         row, problem = first, "it has fewer rows than the file says"
         try:
             for batch in _batches(parquet, group, choice):
@@ -150,11 +161,12 @@ def _python(scalar: Any) -> Any:
         raise BadRecord("not_utf8", f"byte {error.object[error.start]:#x} at {error.start}.") from error
 
 
-def _schema(file: files.File) -> Any:
+def _footer(file: files.File) -> Any:
+    """What stands at a file's end; None if it can't be read."""
     try:
         with files.open_stream(file) as stream:
-            return _open(stream).schema_arrow
-    except Exception:                   # reading will tell
+            return _open(stream).metadata
+    except Exception:
         return None
 
 

@@ -8,13 +8,13 @@ a path relative to its file, in that folder or below. Fields may be quoted; `quo
 import csv
 import posixpath
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
 from cc_jax.data.readers import captions, files, options
-from cc_jax.data.records import MAX_IMAGE_BYTES, MAX_LINE_BYTES, BadRecord, Note, Record, Reject, excerpt
+from cc_jax.data.records import MAX_IMAGE_BYTES, MAX_LINE_BYTES, BadRecord, Note, Part, Record, Reject, excerpt
 
 FORM = "PATTERN[,image=COLUMN,captions=COLUMN|COLUMN,split=COLUMN,quotes=no]"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -44,8 +44,8 @@ class Columns:
     split: int | None
 
 
-def parts(kind: str, argument: str) -> list[Callable[[], Iterator[Record | Reject | Note]]]:
-    """A reader for each file of "csv:" or "tsv:". Raises: ValueError for options and for columns that the first lacks."""
+def parts(kind: str, argument: str) -> list[Part]:
+    """A part for each file of "csv:" or "tsv:". Raises: ValueError for options and for columns that the first lacks."""
     pattern, given = options.parse_argument(kind, argument, ("image", "captions", "split", "quotes"))
     if given.get("quotes", "yes") not in ("yes", "no"):
         raise ValueError(f"source {kind}:{argument}: quotes={given['quotes']}; use yes or no.")
@@ -56,7 +56,7 @@ def parts(kind: str, argument: str) -> list[Callable[[], Iterator[Record | Rejec
         if (first := _first_row(table, layout)) is not None:
             find_columns(first, layout, f"{kind} {table.name}")
             break
-    return [partial(read_table, table, layout) for table in tables]
+    return [Part(table.name, partial(read_table, table, layout), table.url) for table in tables]
 
 
 def read_table(table: files.File, layout: Layout) -> Iterator[Record | Reject | Note]:

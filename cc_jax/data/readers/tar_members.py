@@ -22,6 +22,10 @@ def members(stream: BinaryIO, shard: str) -> Iterator[tarfile.TarInfo | Reject]:
     The caller may read a member's bytes from `stream` before it asks for the next. Raises: ReadFailed.
     """
     capped, start, count, damages = _Capped(stream), 0, 0, 0
+    while (member := _plain_member(stream, start)) is not None:
+        start = member.offset_data + -(-member.size // BLOCK) * BLOCK
+        count += 1
+        yield member
     while start is not None:
         tar, problem = None, None
         try:
@@ -49,6 +53,30 @@ def members(stream: BinaryIO, shard: str) -> Iterator[tarfile.TarInfo | Reject]:
                 return
         elif count == 0:
             yield Reject(shard, "tar_empty", "no members, or no bytes at all.")
+
+
+def _plain_member(stream: BinaryIO, offset: int) -> tarfile.TarInfo | None:
+    """The member whose header stands at `offset`, in a tenth of the time `tarfile` takes; None for all but the plainest.
+
+    Plain is a whole header of a regular file with a short ASCII name and nothing that another header may have said.
+    """
+    try:
+        stream.seek(offset)
+        block = stream.read(BLOCK)
+        if len(block) < BLOCK or block[257:262] != b"ustar" or block[156] not in b"0\0" or block[345]:
+            return None
+        name = block[:100].rstrip(b"\0")
+        size, checksum = int(block[124:136].rstrip(b"\0 "), 8), int(block[148:156].rstrip(b"\0 "), 8)
+        summed = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+        if not name or name.endswith(b"/") or b"\0" in name or size < 0 or checksum != summed:
+            return None
+        member = tarfile.TarInfo(name.decode("ascii"))
+    except ReadFailed:
+        raise
+    except Exception:           # `tarfile` will tell, as it does of all that is not plain
+        return None
+    member.size, member.offset, member.offset_data = size, offset, offset + BLOCK
+    return member
 
 
 def _look_on(stream: BinaryIO, stop: int, problem: str | None) -> tuple[tuple[str, str] | None, int | None]:

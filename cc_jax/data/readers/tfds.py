@@ -5,12 +5,12 @@
 A feature within a sequence or a dict is named with dots: captions=captions.text. Several captions of an image are kept.
 """
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from cc_jax.data.readers import captions, options
-from cc_jax.data.records import MAX_IMAGE_BYTES, Note, Record, Reject
+from cc_jax.data.records import MAX_IMAGE_BYTES, Note, Part, Record, Reject
 
 FORM = "tfds:NAME_OR_DIR[,image=FEATURE,captions=FEATURE|FEATURE,splits=NAME|NAME,data_dir=DIR]"
 IMAGE_FEATURES = ("image", "jpg", "img")
@@ -18,16 +18,13 @@ CAPTION_FEATURES = ("captions.text", "captions", "caption", "text", "sentences",
 PART_RECORDS = 10_000       # that one part reads
 
 
-def parts(argument: str) -> list[Callable[[], Iterator[Record | Reject | Note]]]:
-    """A reader for each PART_RECORDS records of each split. Raises: ValueError, FileNotFoundError."""
+def parts(argument: str) -> list[Part]:
+    """A part for each PART_RECORDS records of each split. Raises: ValueError, FileNotFoundError."""
     directory, wanted, image, texts = _resolve(argument)
-    return [partial(read_range, directory, split, start, min(start + PART_RECORDS, size), image, tuple(texts))
-            for split, size in wanted.items() for start in range(0, size, PART_RECORDS)]
-
-
-def count(argument: str) -> int:
-    """The records of the wanted splits."""
-    return sum(_resolve(argument)[1].values())
+    return [Part(f"{split}:{start}", partial(read_range, directory, split, start, stop, image, tuple(texts)),
+                 f"{directory}/dataset_info.json", stop - start)
+            for split, size in wanted.items()
+            for start in range(0, size, PART_RECORDS) for stop in [min(start + PART_RECORDS, size)]]
 
 
 def read_range(

@@ -60,11 +60,13 @@ def test_no_folder_is_an_error(tmp_path):
             sources.open_source(f"folder:{argument}")
 
 
-def test_parts_are_the_folders_at_the_top(tmp_path):
+def test_parts_are_the_folders_at_the_top_several_to_a_part_where_there_are_many(tmp_path, monkeypatch):
     add(tmp_path, {f"{place}{name}": b"x" for place in ("", "a/", "b/c/", "d/e/f/") for name in ("1.jpg", "1.txt")})
     source, argument = sources.find_source(f"folder:{tmp_path}")
-    parts = [[item.key for item in part()] for part in source.parts(argument)]
-    assert parts == [["1.jpg"], ["a/1.jpg"], ["b/c/1.jpg"], ["d/e/f/1.jpg"]]
+    keys = lambda: [[item.key for item in part.read()] for part in source.parts(argument)]
+    assert keys() == [["1.jpg"], ["a/1.jpg"], ["b/c/1.jpg"], ["d/e/f/1.jpg"]]
+    monkeypatch.setattr("cc_jax.data.readers.folder.MAX_PARTS", 2)
+    assert keys() == [["1.jpg"], ["a/1.jpg", "b/c/1.jpg"], ["d/e/f/1.jpg"]]
 
 
 def test_a_remote_folder(read, flaky):

@@ -126,12 +126,19 @@ def test_a_remote_file_is_read_again_where_it_failed(read, flaky, tmp_path):
     assert [item.reason for item in source] == ["read_failed"]
 
 
-def test_the_count_is_that_of_the_rows(tmp_path):
+def test_the_parts_are_row_groups_that_are_read_on_their_own(read, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "PART_ROWS", 5)
     for name in "01":
-        pq.write_table(pa.table({"image": [b"i"] * 7, "caption": ["a"] * 7}), tmp_path / f"{name}.parquet")
-    assert parquet.count(str(tmp_path)) == 14
+        pq.write_table(pa.table({"image": [b"i"] * 14, "caption": [f"{name} {i}" for i in range(14)]}),
+                       tmp_path / f"{name}.parquet", row_group_size=3)
     (tmp_path / "2.parquet").write_bytes(b"broken")
-    assert parquet.count(str(tmp_path)) is None
+    parts = parquet.parts(str(tmp_path))
+    assert [(part.name, part.records) for part in parts] == [
+        ("0.parquet:0", 6), ("0.parquet:6", 6), ("0.parquet:12", 2),
+        ("1.parquet:0", 6), ("1.parquet:6", 6), ("1.parquet:12", 2), ("2.parquet", None)]
+    assert [len(list(part.read())) for part in parts] == [6, 6, 2] * 2 + [1]
+    expected = {f"{name}.parquet:{i}": (f"{name} {i}",) for name in "01" for i in range(14)}
+    assert read(f"parquet:{tmp_path}").captions == expected
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):

@@ -1,4 +1,5 @@
 """Tar shards, whole and broken: every record of a shard is yielded or counted, and nothing is ever written to disk."""
+import contextlib
 import io
 import json
 import tarfile
@@ -6,6 +7,7 @@ import tracemalloc
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cc_jax.data import sources
 from cc_jax.data.readers import tar, tar_members
@@ -231,7 +233,27 @@ def test_the_parts_of_a_source_are_its_shards_and_can_be_sent_elsewhere(tmp_path
         (tmp_path / f"{index}.tar").write_bytes(shard(pair(str(index))))
     source, argument = sources.find_source(f"tar:{tmp_path}/{{0..2}}.tar")
     parts = pickle.loads(pickle.dumps(source.parts(argument)))  # noqa: S301  (our own bytes, as Beam sends them)
-    assert [item for part in parts for item in part()] == list(source.read(argument))
+    assert [part.name for part in parts] == ["0.tar", "1.tar", "2.tar"]
+    assert [item for part in parts for item in part.read()] == list(sources.open_source(f"tar:{argument}"))
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@given(members=st.lists(st.tuples(st.text(max_size=120), st.binary(max_size=2000), st.sampled_from(
+    [tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.CONTTYPE])), max_size=6))
+def test_members_are_those_that_tarfile_finds(form, members):
+    """Most headers are not read by it."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=form) as tar:
+        for name, data, kind in [("first.jpg", b"1", tarfile.REGTYPE), *members, ("last.jpg", b"2", tarfile.REGTYPE)]:
+            info = tarfile.TarInfo(name)
+            info.type, info.size = kind, len(data) if kind in tarfile.REGULAR_TYPES else 0
+            with contextlib.suppress(ValueError, UnicodeEncodeError):       # a name that this format can't hold
+                tar.addfile(info, io.BytesIO(data))
+    facts = lambda member: (member.name, member.size, member.offset_data, member.isreg(), member.isdir(), member.issparse())
+    stream.seek(0)
+    with tarfile.open(fileobj=stream) as tar:
+        expected = [facts(member) for member in tar]
+    assert [facts(member) for member in tar_members.members(stream, "x.tar")] == expected
 
 
 @pytest.mark.parametrize("argument, message", [

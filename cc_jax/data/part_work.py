@@ -1,0 +1,131 @@
+"""One part of a source prepared: read, checked, annotated and written, by whatever process does it.
+
+Its files appear in the folder of the unfinished dataset, the last of them part-00012.json, which says that it is whole.
+They depend on the part and the options alone, so it does not matter who prepares it, or how often.
+"""
+import hashlib
+import heapq
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from cc_jax.data.annotate import Annotated, Counts, Options, annotate
+from cc_jax.data.dataset import Shard, ShardWriter
+from cc_jax.data.readers import files
+from cc_jax.data.records import Part, Record, Reject
+from cc_jax.data.storage import Folder
+from cc_jax.data.survey import Survey
+
+MAX_SPLITS = 32                     # of a part: each keeps a file open
+TRAIN = "train"
+_BATCH = 64                         # records in memory at a time
+Tick = Callable[[int, int], None]   # told of records and rejects as they come
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is known of a part that has been prepared."""
+    name: str
+    stamp: str                      # of the file it was read from, before
+    counts: Counts
+    shards: dict[str, list[Shard]]
+    survey: Survey
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "stamp": self.stamp, "counts": vars(self.counts), "survey": self.survey.to_json(),
+                "shards": {split: list(map(asdict, shards)) for split, shards in self.shards.items()}}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Done":
+        shards = {split: [Shard(**shard) for shard in shards] for split, shards in values["shards"].items()}
+        return cls(values["name"], values["stamp"], Counts.from_json(values["counts"]), shards,
+                   Survey.from_json(values["survey"]))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process needs to know to prepare parts; it can be sent to another."""
+    folder: str                     # of the unfinished dataset
+    options: Options
+    captions: int                   # at most so many of a part's train captions are kept, for the tokenizer
+    samples: int                    # and so many records, for the report
+
+    def __call__(self, number: int, part: Part, tick: Tick = lambda records, rejected: None) -> None:
+        """Prepares part `number`. Raises: OSError where its files can't be written."""
+        folder, name = Folder(self.folder), part_name(number)
+        stamp = files.stamp(part.url) if part.url else ""
+        counts, survey, captions = Counts(), Survey(candidates=self.samples), Captions(self.captions)
+        with folder.scratch() as scratch:
+            writer = ShardWriter(scratch, name)
+            with (scratch / "rejected").open("w") as rejected:
+                items = counts.without_notes(part.read())
+                for item in checked(items, self.options, writer):
+                    counts.add(item)
+                    for reject in [item] if isinstance(item, Reject) else item.rejected_captions + item.rejected_phrases:
+                        rejected.write(json.dumps(asdict(reject)) + "\n")
+                    if isinstance(item, Annotated):
+                        example = item.example()
+                        writer.write(item.record.split, example)
+                        survey.add(example, item.record.split)
+                        if item.record.split == TRAIN:
+                            captions.add(item.record.key, item.captions)
+                    tick(1, isinstance(item, Reject))
+            shards = writer.close()
+            (scratch / "captions").write_text("".join(json.dumps(pair) + "\n" for pair in captions.chosen()))
+            (scratch / "done").write_text(json.dumps(Done(part.name, stamp, counts, shards, survey).to_json()))
+            for shard in [shard for of_split in shards.values() for shard in of_split]:
+                folder.deliver(scratch / shard.file, shard.file)
+            for kind in ("rejected", "captions", "done"):
+                folder.deliver(scratch / kind, f"{name}.{kind}")
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:06d}"
+
+
+def checked(items: Iterator[Record | Reject], options: Options, writer: ShardWriter) -> Iterator[Annotated | Reject]:
+    """What becomes of each item; a record that would need one split too many is rejected."""
+    while batch := list(islice(items, _BATCH)):
+        for item in annotate(batch, options):
+            if isinstance(item, Annotated) and (problem := check_split(item.record.split, writer.splits())):
+                item = Reject(item.record.key, *problem)
+            yield item
+
+
+def check_split(split: str, known: Collection[str]) -> tuple[str, str] | None:
+    """(reason, detail) if there are too many splits to begin another."""
+    if split not in known and len(known) == MAX_SPLITS:
+        return "split_name", f"{split!r} would be one more split than the {MAX_SPLITS} there can be."
+    return None
+
+
+def read_done(folder: Folder, number: int, part: Part) -> Done | None:
+    """What is known of a part, if all its files are there and the file it was read from has not changed since."""
+    try:
+        done = Done.from_json(json.loads(folder.read(f"{part_name(number)}.done")))
+    except (OSError, ValueError, KeyError, TypeError):      # not there, or not written whole
+        return None
+    stamp = files.stamp(part.url) if part.url else ""
+    return done if (done.name, done.stamp) == (part.name, stamp) else None
+
+
+class Captions:
+    """A random choice of at most `most` captions: those whose hash is smallest, so that choices of parts can be merged."""
+
+    def __init__(self, most: int):
+        self._most, self._heap = most, []
+
+    def add(self, key: str, captions: Sequence[str]) -> None:
+        for index, caption in enumerate(captions):
+            digest = hashlib.blake2b(f"{key}#{index}".encode(), digest_size=8).digest()
+            pair = (-int.from_bytes(digest), caption)
+            if len(self._heap) < self._most:
+                heapq.heappush(self._heap, pair)
+            elif pair > self._heap[0]:
+                heapq.heapreplace(self._heap, pair)
+
+    def chosen(self) -> list[tuple[int, str]]:
+        """(hash, caption), by hash."""
+        return [(-negated, caption) for negated, caption in sorted(self._heap, reverse=True)]
