@@ -29,14 +29,17 @@ def restore(manager: ocp.CheckpointManager, like: Any, step: int | None = None) 
     return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
 
 
-def restore_params(workdir: str, like: Any, step: int | None = None) -> tuple[int, Any]:
-    """(step, parameters) of a workdir's checkpoint, leaving its optimiser state unread; `like` as in `restore`."""
+def restore_params(workdir: str, like: Any, step: int | None = None, which: str = "params") -> tuple[int, Any]:
+    """(step, parameters) of a workdir's checkpoint, leaving its optimiser state unread; `like` as in `restore`.
+
+    `which` of the state's trees: "params", or "average" where the run kept one.
+    """
     with open_manager(workdir) as manager:
         step = newest(manager, step)
         restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(
-            {"params": like}, restore_args=ocp.checkpoint_utils.construct_restore_args({"params": like}),
+            {which: like}, restore_args=ocp.checkpoint_utils.construct_restore_args({which: like}),
             partial_restore=True)))
-    return step, restored["state"]["params"]
+    return step, restored["state"][which]
 
 
 def newest(manager: ocp.CheckpointManager, step: int | None) -> int:

@@ -57,9 +57,10 @@ def step_flops(model: TwoTowers, batch: Mapping[str, jax.Array], objective: Obje
         forward += 4 * count * tokens * width**2  # key and value of the MAP head
     forward += encoder_flops(count, length, text) + 2 * count * text["width"] * width
     pairs = 2 * width * count  # by text
+    again = forward if objective.distill else 0.0   # the towers that the run started from, which are not trained
     forward += pairs * count
     if not objective.has_concepts:
-        return 3 * forward
+        return 3 * forward + again
 
     if objective.embedding == "span":
         texts = batch["phrase_mask"].size
@@ -70,9 +71,9 @@ def step_flops(model: TwoTowers, batch: Mapping[str, jax.Array], objective: Obje
     if objective.phrase > 0:
         forward += pairs * texts
     if objective.concept_attention == 0:
-        return 3 * forward
+        return 3 * forward + again
     forward += 2 * count * tokens * width * (width + 2 * (image.get("mlp_dim") or 4 * width))  # the head on every token
-    return 3 * forward + attention_flops(count, texts, tokens, width, objective)
+    return 3 * forward + again + attention_flops(count, texts, tokens, width, objective)
 
 
 def attention_flops(images: int, texts: int, tokens: int, width: int, objective: Objective) -> float:

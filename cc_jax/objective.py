@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -15,13 +16,16 @@ from cc_jax.models.text import PackedText
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.pairs import ALONE, NORMALISERS, DotProduct, Exchange, Held, Texts, pair_loss
 
-LOSSES = ("siglip", "phrase", "concept_attention")
+LOSSES = ("siglip", "phrase", "concept_attention", "distill")
 EMBEDDINGS = ("tower", "span")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """L = siglip * L_siglip + phrase * L_npc + concept_attention * L_xac, and how each is computed.
+    """L = siglip * L_siglip + phrase * L_npc + concept_attention * L_xac + distill * L_distill, and how each is computed.
+
+    L_distill = (1/B) sum_i (2 - <v_i, v'_i> - <c_i, c'_i>), v' and c' being the embeddings by the weights that the run
+    started from: it holds the towers near what they could do, such as to tell ImageNet's classes apart.
 
     Attributes:
       ramp: over so many first steps the weights of the two concept losses rise linearly from 0.
@@ -34,6 +38,7 @@ class Objective:
     siglip: float = 1.0
     phrase: float = 0.0
     concept_attention: float = 0.0
+    distill: float = 0.0
     ramp: int = 0
     normaliser: str = "texts"
     temperature: float = 1.0
@@ -50,7 +55,8 @@ class Objective:
     def weights(self, step: Int[Array, ""]) -> dict[str, Float[Array, ""] | float]:
         """The weight of each loss that has one, at a step."""
         rise = jnp.minimum(1.0, (step + 1) / self.ramp) if self.ramp else 1.0
-        given = {"siglip": self.siglip, "phrase": self.phrase * rise, "concept_attention": self.concept_attention * rise}
+        given = {"siglip": self.siglip, "phrase": self.phrase * rise, "concept_attention": self.concept_attention * rise,
+                 "distill": self.distill}
         return {name: value for name, value in given.items() if name == "siglip" or getattr(self, name) > 0}
 
 
@@ -75,7 +81,8 @@ def read(config: Config, mesh: Mesh, total_steps: int) -> Objective:
         raise ConfigError(f"config.concepts: {error}") from error
     return Objective(
         siglip=loss.get("siglip", 1.0), phrase=loss.get("phrase", 0.0),
-        concept_attention=loss.get("concept_attention", 0.0), ramp=steps(ramp, total_steps) if ramp else 0,
+        concept_attention=loss.get("concept_attention", 0.0), distill=loss.get("distill", 0.0),
+        ramp=steps(ramp, total_steps) if ramp else 0,
         normaliser=concepts.get("normaliser", "texts"), temperature=temperature,
         embedding=concepts.get("embedding", EMBEDDINGS[0]), exchange=exchange, max_hops=max_hops,
         checked=config.get("checked", False))
@@ -87,10 +94,17 @@ class Encoded(NamedTuple):
     caption: Float[Array, "B D"]
     tokens: Float[Array, "B K D"] | None
     phrases: Float[Array, "R S D"] | None  # row by row of the batch: R rows of S phrases, or B images with S slots
+    start_image: Float[Array, "B D"] | None = None      # by the weights that the run started from
+    start_caption: Float[Array, "B D"] | None = None
 
 
-def encode(model: TwoTowers, params: Mapping, batch: Mapping[str, Array], objective: Objective) -> Encoded:
-    """The towers on a batch of the pipeline. Concept tokens come in the model's compute type."""
+def encode(
+    model: TwoTowers, params: Mapping, batch: Mapping[str, Array], objective: Objective, start: Mapping | None = None,
+) -> Encoded:
+    """The towers on a batch of the pipeline, and those of the `start` where a loss compares with it.
+
+    Concept tokens come in the model's compute type.
+    """
     want_tokens = objective.concept_attention > 0
     spans = batch["phrase_span"] if objective.has_concepts and objective.embedding == "span" else None
     image, caption, out = model.apply({"params": params}, pixels(batch["image"]), batch["caption"],
@@ -105,7 +119,10 @@ def encode(model: TwoTowers, params: Mapping, batch: Mapping[str, Array], object
         rows = batch["phrase_mask"] if spans is not None else batch["column_id"]
         phrases = phrases.reshape(*rows.shape, -1)
     tokens = out["concept_tokens"].astype(model.dtype) if want_tokens else None
-    return Encoded(image, caption, tokens, phrases)
+    if not objective.distill:
+        return Encoded(image, caption, tokens, phrases)
+    before = model.apply({"params": start}, pixels(batch["image"]), batch["caption"])[:2]
+    return Encoded(image, caption, tokens, phrases, *map(lax.stop_gradient, before))
 
 
 def losses(
@@ -117,6 +134,10 @@ def losses(
     if objective.checked:
         check_normalised(**{name: value for name, value in encoded._asdict().items() if value is not None})
     values = {"siglip": sigmoid_loss(encoded.image, encoded.caption, scale, bias, exchange=exchange)}
+    if objective.distill:
+        cosine = lambda a, b: jnp.sum(a * b, axis=-1)
+        values["distill"] = jnp.mean(2 - cosine(encoded.image, encoded.start_image)
+                                     - cosine(encoded.caption, encoded.start_caption))
     if objective.has_concepts:
         held = Held(batch["phrase_id"], batch["phrase_mask"])
         columns = ("column_id", "column_weight") if objective.embedding == "tower" else ("phrase_id", "phrase_mask")

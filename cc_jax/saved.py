@@ -16,7 +16,10 @@ from cc_jax.step import abstract_params
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A checkpoint of a workdir: `model.apply({"params": params}, image, text)` is plain SigLIP."""
+    """A checkpoint of a workdir, with its averaged parameters where the run kept some.
+
+    `model.apply({"params": params}, image, text)` is plain SigLIP.
+    """
     config: Config
     step: int
     model: TwoTowers
@@ -42,7 +45,8 @@ def open_run(workdir: str, step: int | None = None) -> SavedRun:
     model, mesh = make_model(config), sharding.make_mesh({"data": -1})
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)),
                         abstract_params(model, config.data.res))
-    step, params = checkpoint.restore_params(workdir, like, step)
+    which = "params" if config.get("average", None) is None else "average"
+    step, params = checkpoint.restore_params(workdir, like, step, which)
     return SavedRun(config, step, model, params, Tokenizer.load(f"{workdir}/tokenizer.model"), mesh)
 
 

@@ -16,10 +16,12 @@ from cc_jax.sharding import over_batch, replicated
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step changes. `step` counts the updates made."""
+    """All that a step changes, and what it is compared with. `step` counts the updates made."""
     step: jax.Array
     params: dict
     opt_state: optax.OptState
+    average: dict | None = None         # of the parameters, where the config asks for one: `config.average`
+    start: dict | None = None           # the parameters that `loss.distill` holds on to
 
 
 def abstract_params(model: TwoTowers, res: int) -> dict:
@@ -28,7 +30,9 @@ def abstract_params(model: TwoTowers, res: int) -> dict:
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, res, res, 3)), text)["params"])
 
 
-def init_state(model: TwoTowers, optimiser: optax.GradientTransformation, res: int, seed: int, mesh: Mesh) -> TrainState:
+def init_state(
+    model: TwoTowers, optimiser: optax.GradientTransformation, res: int, seed: int, mesh: Mesh,
+) -> TrainState:
     """Random parameters and an empty optimiser state on every device; they depend on the seed, not on the mesh."""
     def init(key):
         text = jnp.zeros((1, model.text["length"]), jnp.int32)
@@ -37,16 +41,26 @@ def init_state(model: TwoTowers, optimiser: optax.GradientTransformation, res: i
     return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
 
 
+def begin_from(state: TrainState, params: dict, average: bool, keep_start: bool) -> TrainState:
+    """The state with these parameters, and copies of them where the run needs some."""
+    copy = lambda wanted: jax.tree.map(jnp.copy, params) if wanted else None
+    return state.replace(params=params, average=copy(average), start=copy(keep_start))
+
+
 def make_update(
     model: TwoTowers, optimiser: optax.GradientTransformation, learning_rate: optax.Schedule, objective: Objective,
-    max_scale: float | None, mesh: Mesh, microbatches: int = 1, seed: int = 0,
+    max_scale: float | None, mesh: Mesh, microbatches: int = 1, seed: int = 0, frozen: dict | None = None,
+    average: float | None = None,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The jitted step: (state, batch) -> (state, metrics). The state's memory is reused for the new state.
 
-    `max_scale` clamps exp(t); `seed` is of what a step draws; `microbatches` as in `accumulated`. With
-    `objective.checked` an embedding that is not normalised raises.
+    `max_scale` clamps exp(t); `seed` is of what a step draws; `microbatches` as in `accumulated`; `frozen`, True for
+    parameters that the optimiser leaves alone, saves their gradients; `average` is the share of the old that a step leaves
+    in the running average of the parameters. With `objective.checked` an embedding that is not normalised raises.
     """
     gradients = accumulated(microbatches, mesh) if microbatches > 1 else whole
+    hold = lambda params: params if frozen is None else jax.tree.map(
+        lambda value, held: lax.stop_gradient(value) if held else value, params, frozen)
 
     def update(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         key, weights = jax.random.fold_in(jax.random.key(seed), state.step), objective.weights(state.step)
@@ -55,7 +69,7 @@ def make_update(
             values = losses(encoded, batch, jnp.exp(t[0]), b[0], objective, key)
             return sum(weights[name] * value for name, value in values.items()), values
 
-        encoder = lambda params, batch: encode(model, params, batch, objective)
+        encoder = lambda params, batch: encode(model, hold(params), batch, objective, state.start)
         (loss, values), grads = gradients(encoder, total, state.params, batch)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -69,7 +83,9 @@ def make_update(
             metrics |= {"phrases": batch["phrase_mask"].sum()}
             if "phrase_overflow" in batch:
                 metrics |= {"phrases/overflow": batch["phrase_overflow"].sum()}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        mean = state.average if average is None else jax.tree.map(
+            lambda old, new: average * old + (1 - average) * new, state.average, params)
+        return TrainState(state.step + 1, params, opt_state, mean, state.start), metrics
 
     everywhere = replicated(mesh)
     options = dict(donate_argnums=0, in_shardings=(everywhere, over_batch(mesh)))

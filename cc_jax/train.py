@@ -37,10 +37,12 @@ def train(values: Mapping, workdir: str) -> None:
     phrase_rows = make_phrase_rows(config, jax.local_device_count() * microbatches)
 
     seed, res = config.get("seed", 0), config.data.res
-    optimiser, learning_rate = optim.make(config.optim, step.abstract_params(model, res), length)
+    abstract = step.abstract_params(model, res)
+    optimiser, learning_rate = optim.make(config.optim, abstract, length)
+    average = read_average(config)
     state = step.init_state(model, optimiser, res, seed, mesh)
     update = step.make_update(model, optimiser, learning_rate, goal, config.optim.get("max_scale", None), mesh,
-                              microbatches, seed)
+                              microbatches, seed, optim.frozen(config.optim, abstract), average)
     evaluators = make_evaluators(config, length)
     save_every = steps(config.checkpoint.every, length)
     manager_options = dict(keep=config.checkpoint.get("keep", 2))
@@ -51,11 +53,13 @@ def train(values: Mapping, workdir: str) -> None:
     checkpoint.claim_workdir(workdir, dict(values))
     keep_tokenizer(tokenizer, workdir)
     manager = checkpoint.open_manager(workdir, **manager_options)
-    if manager.latest_step() is not None:
+    resumes = manager.latest_step() is not None
+    params = big_vision.load(model_init, state.params) if model_init and not resumes else state.params
+    state = step.begin_from(state, params, average is not None, goal.distill > 0)
+    if resumes:
         state = checkpoint.restore(manager, state)
         metrics.say(f"resuming {workdir} after step {int(state.step)} of {length}")
     elif model_init:
-        state = state.replace(params=big_vision.load(model_init, state.params))
         metrics.say(f"parameters from {model_init}")
     first_step = int(state.step)
     embedder = embed.make(model, tokenizer, res, mesh)
@@ -70,7 +74,7 @@ def train(values: Mapping, workdir: str) -> None:
                if (done % every == 0 or done == length) and name not in skip}
         if due:
             loop.flush()
-            towers = embedder(state.params)
+            towers = embedder(state.params if state.average is None else state.average)
             loop.evaluated(done, {f"{name}/{key}": value for name, evaluator in due.items()
                                   for key, value in evaluator(towers).items()})
 
@@ -175,6 +179,14 @@ def keep_tokenizer(tokenizer: Tokenizer, workdir: str) -> None:
     path = epath.Path(workdir) / "tokenizer.model"
     if jax.process_index() == 0 and not path.exists():
         path.write_bytes(tokenizer.serialized)
+
+
+def read_average(config: Config) -> float | None:
+    """`config.average`: the share of the old that a step leaves in the average of the parameters, such as 0.9998."""
+    average = config.get("average", None)
+    if average is not None and not 0 <= average < 1:
+        raise ConfigError(f"config.average={average!r}; use a share from 0 to below 1, such as 0.9998, or None.")
+    return average
 
 
 def open_source(config: Config) -> Sequence[Mapping]:

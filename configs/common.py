@@ -55,9 +55,9 @@ def base(data: str, res: int) -> ConfigDict:
     c.concepts = dict(embedding="tower", rows=0.75, per_row=4, temperature=1.0, normaliser="texts", exchange="ring",
                       max_hops=placeholder(int), ramp=placeholder(str))
     c.optim = dict(name="adamw", lr=1e-3, b1=0.9, b2=0.95, wd=1e-4, clip_norm=1.0, warmup_steps=10_000,
-                   schedule="cosine", max_scale=100.0)
+                   schedule="cosine", max_scale=100.0, lr_mults=())
     c.mesh = dict(data=-1)
-    c.microbatches, c.checked = 1, False
+    c.microbatches, c.checked, c.average = 1, False, placeholder(float)
     c.log_every = 50
     c.checkpoint = dict(every="2 %", keep=2)
     c.evals = dict()
@@ -73,6 +73,11 @@ def compositional(suite: str, every: str | int = "10 %", limit: int = 0) -> Conf
     """Compositional choice on a folder of SugarCrepe-format files with its images/; the first `limit` items of each
     category (0: all)."""
     return ConfigDict(dict(type="compositional", suite=suite, every=every, limit=limit))
+
+
+def interpolated(of: ConfigDict, start: str, alphas=(0.25, 0.5, 0.75), every: str | int = "50 %") -> ConfigDict:
+    """The evaluation `of` on weights between `start`, as `model_init`, and the run's."""
+    return ConfigDict(dict(type="interpolated", of=of, start=start, alphas=alphas, every=every))
 
 
 def shrink(c: ConfigDict, steps: int = 6, batch_size: int = 16) -> ConfigDict:
@@ -93,5 +98,6 @@ def shrink(c: ConfigDict, steps: int = 6, batch_size: int = 16) -> ConfigDict:
     c.optim.warmup_steps = 2
     c.log_every = 1
     for block in c.evals.values():
-        block.every, block.limit = "50 %", 32
+        block.every = "50 %"
+        block.get("of", block).limit = 32
     return c

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cc_jax import optim
-from cc_jax.config import Config
+from cc_jax.config import Config, ConfigError
 
 
 def params():
@@ -50,3 +50,35 @@ def test_clipping_bounds_the_gradient_norm():
     updates, _ = transformation.update(huge, transformation.init(params()), params())
     # with eps this large Adam divides by 1 000, so the update is the clipped gradient
     assert float(np.sqrt(sum(np.sum(np.square(u)) for u in jax.tree.leaves(updates)))) == pytest.approx(0.5e-3, rel=1e-3)
+
+
+def test_each_parameter_has_the_rate_and_decay_of_the_first_pattern_that_matches_its_name():
+    options = dict(lr=0.1, b1=0.0, b2=0.0, eps=1e-30, wd=0.5, schedule="constant",
+                   lr_mults=[("img/bias", 3.0), ("img/.*", 0.0), ("t", 0.5)], wd_mults=[("t", 2.0), (".*", 1.0)])
+    transformation, _ = optim.make(Config(options), params(), 10)
+    gradients = jax.tree.map(np.ones_like, params())
+    updates, _ = transformation.update(gradients, transformation.init(params()), params())
+    # with these b1, b2 and eps Adam makes every gradient 1
+    np.testing.assert_array_equal(updates["img"]["kernel"], 0.0)
+    np.testing.assert_allclose(updates["img"]["bias"], -0.1 * 3.0 * (1 + 0.5 * params()["img"]["bias"]), rtol=1e-5)
+    np.testing.assert_allclose(updates["t"], -0.1 * 0.5 * (1 + 0.5 * 2.0 * 1.0), rtol=1e-5)
+
+
+def test_frozen_parameters_have_no_moments_and_no_part_in_clipping():
+    options = dict(lr=1.0, clip_norm=0.5, b1=0.0, b2=0.0, eps=1e3, schedule="constant", lr_mults=[("img/.*", 0)])
+    transformation, _ = optim.make(Config(options), params(), 10)
+    state = transformation.init(params())
+    assert sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim) == 2      # both moments of t
+    huge = {"img": jax.tree.map(lambda x: 1e9 * np.ones_like(x), params()["img"]), "t": 0.1 * np.ones(1, np.float32)}
+    updates, _ = transformation.update(huge, state, params())
+    assert not np.any(updates["img"]["kernel"]) and updates["t"][0] == pytest.approx(-0.1e-3, rel=1e-3)
+    assert optim.frozen(Config(options), params()) == {"img": {"kernel": True, "bias": True}, "t": False}
+    assert optim.frozen(Config(dict(lr_mults=[("t", 2.0)])), params()) is None
+
+
+@pytest.mark.parametrize(("mults", "message"), [
+    ([("image/.*", 1.0)], "'image/.*' matches none of the 3 parameters"),
+    ([("t", -1.0)], "config.optim.lr_mults: 't' has -1.0; use a number from 0"), ([(".*", 0.0)], "freezes every parameter")])
+def test_multipliers_that_can_not_be_are_refused(mults, message):
+    with pytest.raises(ConfigError, match=message):
+        optim.make(Config(dict(lr=1.0, lr_mults=mults)), params(), 10)

@@ -12,7 +12,7 @@ from cc_jax import sharding, step
 from cc_jax.config import Config, ConfigError
 from cc_jax.data import packing
 from cc_jax.models.two_towers import TwoTowers
-from cc_jax.objective import Objective, encode, losses, read
+from cc_jax.objective import Objective, encode, losses, pixels, read
 
 TOWER = dict(width=32, depth=1, mlp_dim=64, num_heads=2)
 MODEL = TwoTowers(image=dict(patch_size=(8, 8), **TOWER),
@@ -134,3 +134,16 @@ def test_an_objective_that_can_not_be_is_refused(concepts, message):
         return
     with pytest.raises(ConfigError, match=message):
         read(config, mesh, 100)
+
+
+def test_distillation_is_the_mean_distance_to_the_embeddings_by_the_weights_of_the_start():
+    goal, batch = Objective(distill=2.0), make_batch()
+    state, _ = make_update()
+    moved = jax.tree.map(lambda x: 1.1 * x + 0.01, state.params)
+    encoded = encode(MODEL, moved, batch, goal, state.params)
+    value = losses(encoded, batch, 10.0, -5.0, goal, jax.random.key(0))["distill"]
+    inputs = pixels(batch["image"]), batch["caption"]
+    embed = lambda params: [np.float64(z) for z in MODEL.apply({"params": params}, *inputs)[:2]]
+    (v, c), (v0, c0) = embed(moved), embed(state.params)
+    assert value == pytest.approx(np.mean(2 - np.sum(v * v0, 1) - np.sum(c * c0, 1)), rel=1e-4) and value > 1e-3
+    assert goal.weights(0)["distill"] == 2.0

@@ -2,6 +2,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_a_saved_run_needs_nothing_but_its_workdir(tiny_run):
     ({"optim.name": "lamb"}, "unknown config.optim.name='lamb'"),
     ({"optim.schedule": "linear"}, "unknown config.optim.schedule='linear'"),
     ({"optim.warmup_steps": 9}, "warmup_steps=9 does not fit"),
-    ({"optim.wd_pattern": "kernels"}, "'kernels' matches none"),
+    ({"optim.wd_mults": [("kernels", 1.0)]}, "'kernels' matches none"),
     ({"data.crop": 1.5}, "config.data.crop=1.5"),
     ({"microbatches": 3}, "batch_size=16 does not divide over 3 microbatches on each of 1 devices.*multiple of 3"),
     ({"microbatches": 0}, "microbatches=0; it must be at least 1"),
@@ -196,3 +197,34 @@ def test_a_key_that_nothing_reads_stops_the_run_before_it_starts(shapes_dir, tmp
 def test_config_json_is_what_the_run_was_started_with(tiny_run, shapes_dir):
     expected = json.loads(json.dumps(shapes_cc.get_config(f"data={shapes_dir},runlocal").to_dict()))
     assert checkpoint.read_config(str(tiny_run)) == expected
+
+
+def test_an_average_and_the_start_are_kept_and_resumed_and_frozen_towers_stay(shapes_dir, tmp_path):
+    """Stopped at step 7 and resumed, all is as in the undisturbed run; evaluations see the average."""
+    config = tiny(shapes_dir, steps=8, average=0.5, **{
+        "loss.distill": 0.5, "optim.lr_mults": [["img/.*", 0.0]], "optim.lr": 0.01,
+        "checkpoint.keep": 9, "checkpoint.every": 1})
+    train(config, str(tmp_path))
+    whole, lines = saved.open_run(str(tmp_path)), metrics.read(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "8")
+    train(config, str(tmp_path))
+    again = saved.open_run(str(tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, whole.params, again.params)
+    assert losses(tmp_path) == {line["step"]: line["loss"] for line in lines} and len(lines) == 8
+    assert abs(lines[0]["loss/distill"]) < 1e-5 < 1e-2 < lines[-1]["loss/distill"]
+
+    at = lambda step, which: checkpoint.restore_params(
+        str(tmp_path), jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), whole.params),
+        step, which)[1]
+    start, one, two, last = at(2, "start"), at(1, "params"), at(2, "params"), at(8, "params")
+    jax.tree.map(np.testing.assert_array_equal, start["img"], last["img"])
+    assert not np.array_equal(start["txt"]["head"]["kernel"], last["txt"]["head"]["kernel"])
+    jax.tree.map(lambda mean, *each: np.testing.assert_allclose(mean, np.dot([0.25, 0.25, 0.5], [np.ravel(x) for x in each])
+                 .reshape(mean.shape), atol=1e-6), at(2, "average"), start, one, two)
+    jax.tree.map(np.testing.assert_array_equal, whole.params, at(8, "average"))
+
+
+@pytest.mark.parametrize("average", [1.0, -0.1])
+def test_an_average_that_can_not_be_is_refused(shapes_dir, tmp_path, average):
+    with pytest.raises(ConfigError, match=f"config.average={average}"):
+        train(tiny(shapes_dir, average=average), str(tmp_path))

@@ -22,6 +22,8 @@ class Embedder:
     """`images`: encoded image files (bytes) -> l2-normalised (N, D); `texts`: strings -> l2-normalised (N, D)."""
     images: Callable[[Iterable[bytes]], Float[np.ndarray, "N D"]]
     texts: Callable[[Sequence[str]], Float[np.ndarray, "N D"]]
+    params: dict
+    at: Callable[[dict], "Embedder"]        # the same towers with other parameters
 
 
 def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callable[[dict], Embedder]:
@@ -43,7 +45,8 @@ def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callab
             images=lambda files: run(image_tower, params, (
                 np.stack([resize(decode(file), res) for file in chunk]) for chunk in chunks(files, rows))),
             texts=lambda texts: run(text_tower, params, (
-                tokenizer.encode(chunk, model.text["length"]) for chunk in chunks(texts, rows))))
+                tokenizer.encode(chunk, model.text["length"]) for chunk in chunks(texts, rows))),
+            params=params, at=embedder)
     return embedder
 
 

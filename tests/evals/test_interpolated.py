@@ -1,0 +1,30 @@
+"""Evaluations on weights between a start and a run's."""
+import numpy as np
+import pytest
+
+from cc_jax.config import Config, ConfigError
+from cc_jax.evals import interpolated, registry
+from cc_jax.evals.embed import Embedder
+
+
+def embedder(params):
+    return Embedder(images=None, texts=None, params=params, at=embedder)
+
+
+def test_each_alpha_is_evaluated_once_on_the_weights_between(monkeypatch):
+    start, end = {"a": np.float32([0, 4])}, {"a": np.float32([1, 2])}
+    monkeypatch.setattr(interpolated.big_vision, "load", lambda path, like: start)
+    sweep = interpolated.make(lambda given: {"first": given.params["a"][0], "last": given.params["a"][1]}, "x.npz",
+                              (0, 0.25, 1.0))
+    assert sweep(embedder(end)) == {"0.00/first": 0, "0.00/last": 4, "0.25/first": 0.25, "0.25/last": 3.5,
+                                    "1.00/first": 1, "1.00/last": 2}
+
+
+def test_a_config_names_the_evaluation_within(shapes_dir):
+    block = dict(type="interpolated", every=3, start="x.npz", alphas=[0.5],
+                 of=dict(type="retrieval", dir=str(shapes_dir), limit=4))
+    assert callable(registry.make(Config(block)))
+    with pytest.raises(ConfigError, match="nothing reads evals.of.dri"):
+        registry.make(Config(block | {"of": {"type": "retrieval", "dri": "x"}}))
+    with pytest.raises(ConfigError, match=r"alphas=\[2\]"):
+        registry.make(Config(block | {"alphas": [2]}))
