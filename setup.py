@@ -22,6 +22,7 @@ setup(
         "ml_collections>=1.0",
         "nltk>=3.9",
         "numpy>=2.0",
+        "opencv-python-headless>=4.11",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.11.25",
         "pillow>=11.0",

@@ -13,7 +13,7 @@ import numpy as np
 from cc_jax.config import ConfigError
 from cc_jax.data.packing import PhraseRows, lay_out
 from cc_jax.data.tokenizer import Tokenizer
-from cc_jax.data.transforms import decode, random_crop, resize
+from cc_jax.data.transforms import load, mirror
 from cc_jax.models.text import EOS
 
 
@@ -52,12 +52,9 @@ def make_example(
         rng = np.random.default_rng([seed, number])
         chosen = int(rng.integers(len(record["captions"])))
         caption = record["captions"][chosen].decode()
-        image = decode(record["image"])
-        if crop:
-            image = random_crop(image, crop, rng)
-        image = resize(image, res)
+        image = load(record["image"], res, crop, rng)
         if flip and rng.random() < 0.5:
-            image = image[:, ::-1]
+            image = mirror(image)
         of_caption = np.flatnonzero(np.asarray(record["phrase_caption"]) == chosen)
         phrases = [record["phrases"][i].decode() for i in of_caption]
         if spans:
@@ -77,7 +74,7 @@ def make_example(
             slots["phrase_span"] = np.concatenate([places[kept], empty]).astype(np.int32)
         else:
             slots["phrases"] = tokenizer.encode(phrases + [""] * (max_phrases - len(phrases)), phrase_length)
-        return {"image": np.ascontiguousarray(image), "caption": row, **slots}
+        return {"image": image, "caption": row, **slots}
     return example
 
 

@@ -4,6 +4,7 @@ python -m cc_jax.tools.bench losses                         # L_xac and its grad
 python -m cc_jax.tools.bench step --data datasets/photos    # a training step, against plain SigLIP's
 python -m cc_jax.tools.bench phrases --data datasets/photos # the rows that the phrases of real batches take
 python -m cc_jax.tools.bench captions --captions FILE       # finding phrases, against NLTK's pos_tag and RegexpParser
+python -m cc_jax.tools.bench input                          # images to batches on one core, against Pillow's full decode
 
 Times are medians of calls that take turns, so that what else the machine does falls on all alike. `--json FILE` keeps the
 numbers. The rate of a large matmul, measured in the same run, is the peak that shares are given of.
@@ -34,12 +35,14 @@ from cc_jax.data.phrases import batch_located_phrases, count_phrases
 from cc_jax.data.treebank import tokenise
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.saved import load_tokenizer, make_model
+from cc_jax.tools.bench_input import bench_input
 
 SIZES = flags.DEFINE_list("sizes", ["96x400x196x768", "64x256x64x256"],
                           "losses: images x phrases x tokens x width, separated by commas.")
 DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "losses: the type of tokens and phrases.")
 REPEATS = flags.DEFINE_integer("repeats", 7, "How often each is timed.", lower_bound=1)
-DATA = flags.DEFINE_string("data", "datasets/shapes", "step, phrases: the prepared dataset whose captions are used.")
+DATA = flags.DEFINE_string("data", "datasets/shapes", "step, phrases: the prepared dataset whose captions are used; "
+                           "input: if given, the dataset whose images are, instead of drawn ones.")
 CONFIG = flags.DEFINE_string("config", "configs/siglip_b16_cc.py:runlocal", "step, phrases: the config.")
 CAPTIONS = flags.DEFINE_string("captions", None, "captions: a text file with one caption a line.")
 PROCESSES = flags.DEFINE_integer("processes", 2, "captions: how many processes are compared with one.", lower_bound=2)
@@ -278,6 +281,7 @@ KINDS = {
     "step": lambda: {"step": bench_step(), "FLOPs over plain SigLIP, ViT-B/16, 4 phrases an image": overhead()},
     "phrases": lambda: {"phrases": bench_phrases()},
     "captions": lambda: {f"captions, {len(os.sched_getaffinity(0))} cores": bench_captions()},
+    "input": lambda: bench_input(DATA.value if DATA.present else None, seconds),
 }
 
 

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cc_jax.data.transforms import MAX_PIXELS, ImageError, decode, random_crop, resize
+from cc_jax.data.transforms import MARGIN, MAX_PIXELS, ImageError, decode, load, mirror, random_crop, resize
 
 GRADIENT = np.stack(np.meshgrid(np.arange(40), np.arange(30), [7]), -1)[:, :, 0].astype(np.uint8) * 5  # (30, 40, 3)
 
@@ -32,9 +33,41 @@ def png(width: int, height: int) -> bytes:
 
 
 def reason(data: bytes, **options) -> str:
+    """Why the image is refused: decoded, or as a tower sees it."""
     with pytest.raises(ImageError) as error:
         decode(data, **options)
+    if not options:
+        with pytest.raises(ImageError, match=f"^{error.value.reason}:"):
+            load(data, 8)
     return error.value.reason
+
+
+def smooth(height: int, width: int) -> Image.Image:
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    return Image.fromarray((127 + 120 * np.sin(np.stack([5 * x + y, 3 * y - x, 4 * x * y], -1))).astype(np.uint8))
+
+
+def detailed(height: int, width: int) -> Image.Image:
+    """Noise of all sizes, the finer the weaker, and edges, as photos have."""
+    rng, image = np.random.default_rng(0), np.zeros((height, width), np.float32)
+    for cells in (2, 4, 8, 16, 32, 64, 128, 256):
+        noise = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
+        image += np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC)) * cells**-0.5
+    image = np.stack([image, np.abs(image), image > 0.3], -1)
+    return Image.fromarray((128 + 60 * image).clip(0, 255).astype(np.uint8))
+
+
+def exact(data: bytes, res: int) -> np.ndarray:
+    """Pillow's antialiased bilinear resize of the whole image."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    return np.asarray(image.resize((res, res), Image.Resampling.BILINEAR)).astype(int)
+
+
+def difference(data: bytes, res: int) -> float:
+    """How far an image as a tower sees it is from the exact one, on average, in 1 / 255."""
+    image = load(data, res)
+    assert image.shape == (res, res, 3) and image.dtype == np.uint8 and image.flags.c_contiguous
+    return np.abs(image - exact(data, res)).mean()
 
 
 @pytest.mark.parametrize("form, options", [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})])
@@ -152,10 +185,11 @@ def test_damaged_files_give_pixels_or_an_image_error(data):
     damaged = bytearray(encode(Image.fromarray(GRADIENT), form))
     for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=8)):
         damaged[place] = data.draw(st.integers(0, 255))
-    try:
-        assert decode(bytes(damaged), max_pixels=2**20).shape[2] == 3
-    except ImageError as error:
-        assert error.reason.startswith("image_") and error.detail
+    for read in (lambda data: decode(data, max_pixels=2**20), lambda data: load(data, 8)):
+        try:
+            assert read(bytes(damaged)).shape[2] == 3
+        except ImageError as error:
+            assert error.reason.startswith("image_") and error.detail
 
 
 def test_resize_averages_on_the_way_down():
@@ -171,6 +205,79 @@ def test_resize_does_not_keep_the_aspect():
     square = resize(ramp, 16)
     assert square.shape == (16, 16, 3) and (np.diff(square[0, :, 0].astype(int)) > 0).all()
     assert np.ptp(square[:, :, 0], axis=0).max() == 0
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("draw", [smooth, detailed])
+@pytest.mark.parametrize("size", [
+    (375, 500), (501, 333), (224, 224), (100, 75), (223, 225), (1, 1), (1, 300), (2, 3000), (37, 1201), (600, 901)])
+def test_an_image_of_any_size_is_close_to_the_exact_one(size, draw, form):
+    data = encode(draw(*size), form, **({"quality": 90} if form == "JPEG" else {}))
+    for res in (224, 33):
+        assert difference(data, res) < 1
+
+
+@pytest.mark.parametrize("shrink", [1, 2, 4, 8])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 3}])
+def test_a_jpeg_decoded_at_a_part_of_its_size_is_close_to_the_exact_one(shrink, options):
+    """Sides that the parts don't divide: the last row and column count in part."""
+    res = 30
+    side = MARGIN * res * shrink
+    assert difference(encode(detailed(side + 1, side + 7), "JPEG", quality=90, **options), res) < 1
+
+
+@given(st.integers(16, 300), st.integers(16, 300), st.integers(16, 64), st.booleans())
+def test_a_smooth_jpeg_is_close_to_the_exact_one_at_any_scale(height, width, res, grey):
+    image = smooth(height, width)
+    assert difference(encode(image.convert("L") if grey else image, "JPEG", quality=95), res) < 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03"
+                                                                          b"\0\0\0\x01\0\x06\0\0\0\0\0\0"}])
+def test_what_a_tower_sees_is_the_decoded_image_resized(mode, options):
+    """The very pixels, whichever decoder reads them; EXIF's "rotate by 90 degrees" is not followed."""
+    data = encode(detailed(60, 90).convert(mode), "JPEG", **options)
+    np.testing.assert_array_equal(load(data, 40), resize(decode(data), 40))
+
+
+def test_a_crop_of_a_jpeg_decoded_at_a_part_of_its_size_is_that_of_the_whole_moved_by_half_a_pixel_at_most(res=20):
+    data = encode(smooth(701, 903), "JPEG", quality=95)
+    for seed in range(20):
+        part = random_crop(decode(data), 0.1, np.random.default_rng(seed))
+        seen = load(data, res, 0.1, np.random.default_rng(seed))
+        assert np.abs(seen.astype(int) - exact(encode(Image.fromarray(part), "PNG"), res)).mean() < 3
+
+
+def test_the_same_bytes_give_the_same_pixels():
+    data = encode(detailed(375, 500), "JPEG")
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: load(data, 224).tobytes(), range(32)))) == 1
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 256))
+def test_resize_leaves_a_plain_colour_as_it_is(height, width, res):
+    plain = np.broadcast_to(np.array([0, 255, 77], np.uint8), (height, width, 3))
+    assert (resize(plain, res) == (0, 255, 77)).all()
+
+
+def test_photos_are_close_to_the_exact_ones(test_data):
+    """Scaled down to the size of most sets of photos, so that they are as sharp as they get."""
+    folder = test_data / "sugarcrepe_images"
+    files = sorted(folder.glob("*.jpg"))
+    if not files:
+        pytest.skip(f"no photos in {folder}.")
+    photos = [Image.open(file).convert("RGB") for file in files]
+    small = [encode(photo.resize((500, 375), Image.Resampling.LANCZOS), "JPEG", quality=90) for photo in photos]
+    for data, res in (small, 224), (small, 384), (small, 90), ([file.read_bytes() for file in files], 224):
+        assert np.mean([difference(each, res) for each in data]) < 0.8
+    assert max(difference(each, 224) for each in small) < 1
+
+
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_a_mirrored_image_has_left_and_right_exchanged(height, width):
+    image = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
+    np.testing.assert_array_equal(mirror(image), image[:, ::-1])
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0.1, 1.0), st.integers(0, 99))

@@ -43,6 +43,17 @@ def test_finding_phrases_is_timed_against_nltks_recipe(command, tmp_path, test_d
     assert this["captions/s"] > 1.5 * recipe["captions/s"] > 0 and several["captions/s"] > 0    # 2.5 on a quiet machine
 
 
+@pytest.mark.parametrize("of_a_dataset", [False, True])
+def test_images_are_timed_against_pillows_full_decode(command, tmp_path, shapes_dir, of_a_dataset):
+    shown, kept = run(command, tmp_path, "input", *(["--data", shapes_dir] if of_a_dataset else []))
+    [title] = [title for title in kept if title.startswith("input")]
+    baseline, alone, whole = kept[title]
+    assert title in shown and (str(shapes_dir) if of_a_dataset else "drawn here") in title
+    assert baseline["/ Pillow"] == 1 and baseline["mean difference, /255"] == 0
+    assert alone["/ Pillow"] == pytest.approx(alone["images/s"] / baseline["images/s"]) and whole["images/s"] > 0
+    assert alone["mean difference, /255"] <= alone["of the worst image"] < 1
+
+
 def test_the_methods_overhead_stays_within_its_budget():
     """ViT-B/16, global batch 768, 4 phrases an image: released weights, from scratch, pooled from the caption."""
     [row] = [row for row in bench.overhead() if row["global batch"] == 768]
@@ -51,4 +62,4 @@ def test_the_methods_overhead_stays_within_its_budget():
 
 
 def test_an_unknown_kind_is_refused(command):
-    assert "give one of losses, step, phrases, captions" in command("cc_jax.tools.bench", "speed", fails=True).stderr
+    assert "give one of losses, step, phrases, captions, input" in command("cc_jax.tools.bench", "speed", fails=True).stderr
