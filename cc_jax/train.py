@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from cc_jax import checkpoint, flops, metrics, objective, optim, sharding, step
 from cc_jax.config import Config, ConfigError, steps, total_steps
 from cc_jax.convert import big_vision
-from cc_jax.data import dataset, packing, pipeline, prepare
+from cc_jax.data import dataset, packing, phrase_noise, pipeline, prepare
 from cc_jax.data.tokenizer import Tokenizer
 from cc_jax.evals import embed, registry
 from cc_jax.saved import load_tokenizer, make_model
@@ -190,8 +190,17 @@ def read_average(config: Config) -> float | None:
 
 
 def open_source(config: Config) -> Sequence[Mapping]:
-    """The records to train on; they must say where phrases stand where the config pools phrases from there."""
-    return dataset.open_split(config.data.dir, config.data.split, objective.pools_spans(config))
+    """The records to train on; they must say where phrases stand where the config needs that."""
+    return dataset.open_split(config.data.dir, config.data.split, objective.pools_spans(config) or bool(read_noise(config)))
+
+
+def read_noise(config: Config) -> dict[str, float]:
+    """The rates of errors to put into phrases, by the config's `data.phrase_noise` block."""
+    block = config.data.get("phrase_noise", {})
+    if not isinstance(block, Config):
+        raise ConfigError(f"config.data.phrase_noise={block!r}; give a rate for each kind of error, such as "
+                          f"dict({phrase_noise.KINDS[0]}=0.1), of {', '.join(phrase_noise.KINDS)}.")
+    return phrase_noise.check_rates({kind: block[kind] for kind in block.keys()})
 
 
 def make_example(config: Config, tokenizer: Tokenizer) -> Callable:
@@ -208,7 +217,8 @@ def make_example(config: Config, tokenizer: Tokenizer) -> Callable:
                           "above 0 and at most 1, or None for the whole image.")
     return pipeline.make_example(
         tokenizer, config.data.res, length, config.data.get("max_phrases", 4), phrase_length,
-        config.data.get("flip", False), config.get("seed", 0), objective.pools_spans(config), crop)
+        config.data.get("flip", False), config.get("seed", 0), objective.pools_spans(config), crop,
+        read_noise(config), pipeline.caption_weights(config.data.get("captions", "random")))
 
 
 def make_phrase_rows(config: Config, multiple: int) -> packing.PhraseRows | None:

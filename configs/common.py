@@ -46,6 +46,8 @@ def base(data: str, res: int) -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.data = dict(dir=dataset(data), split="train", res=res, flip=False, max_phrases=4, phrase_length=16, threads=16)
+    c.data.captions = "random"  # or "first", or weights by position: see data/pipeline.py
+    c.data.phrase_noise = dict(truncated=0.0, merged=0.0, verb_swallowed=0.0, random_span=0.0, dropped=0.0)
     c.model = dict(
         image=dict(variant="B/16", pool="map"),
         text=dict(variant="B", vocab_size=32_000, length=64, mask_padding=True),

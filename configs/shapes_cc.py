@@ -2,17 +2,21 @@
 
 python -m cc_jax.main --config configs/shapes_cc.py --workdir runs/concepts
 python -m cc_jax.main --config configs/shapes_cc.py:concepts=False --workdir runs/siglip
+
+`noise`: the share of phrases with a parsing error, the kinds of `cc_jax/data/phrase_noise.py` equally often.
 """
 from configs import common
 
 
 def get_config(arg=None):
-    arg = common.parse_arg(arg, data="shapes", steps=1200, batch_size=64, concepts=True, seed=0, runlocal=False)
+    arg = common.parse_arg(arg, data="shapes", steps=1200, batch_size=64, concepts=True, seed=0, noise=0.0,
+                           runlocal=False)
     c = common.base(arg.data, res=48)
     c.seed = arg.seed
     c.batch_size, c.total_steps = arg.batch_size, arg.steps
 
     c.data.max_phrases, c.data.phrase_length, c.data.threads = 3, 16, 2
+    c.data.phrase_noise = {kind: arg.noise / len(c.data.phrase_noise) for kind in c.data.phrase_noise}
     tower = dict(width=128, mlp_dim=512, num_heads=4)
     c.model.image = dict(patch_size=(16, 16), depth=3, pool="map", **tower)
     c.model.text = dict(depth=2, vocab_size=512, length=32, mask_padding=True, **tower)

@@ -15,6 +15,8 @@ import pytest
 
 from cc_jax import checkpoint, metrics, saved
 from cc_jax.config import ConfigError
+from cc_jax.data import phrase_noise
+from cc_jax.data.dataset import DatasetError
 from cc_jax.train import train
 from configs import shapes_cc
 
@@ -138,6 +140,26 @@ def test_phrases_pooled_from_their_captions_train_in_the_debug_mode(shapes_dir, 
     assert lines[-1]["loss"] < lines[0]["loss"] and "phrases/overflow" not in lines[0]
 
 
+def test_errors_in_phrases_leave_what_is_learned_from_captions(shapes_dir, tiny_run, tmp_path):
+    config = shapes_cc.get_config(f"data={shapes_dir},runlocal,noise=0.5").to_dict()
+    assert config["data"]["phrase_noise"] == dict.fromkeys(phrase_noise.KINDS, 0.1)
+    train(config | {"evals": {}}, str(tmp_path))
+    [clean, *_], [noisy, *_] = metrics.read(tiny_run), metrics.read(tmp_path)
+    assert clean["loss/siglip"] == pytest.approx(noisy["loss/siglip"]) and clean["loss/phrase"] != noisy["loss/phrase"]
+
+
+def test_errors_in_phrases_need_a_dataset_that_says_where_phrases_stand(shapes_dir, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(shapes_dir, old)
+    features = json.loads((old / "features.json").read_text())
+    for name in ("phrase_start", "phrase_end"):
+        del features["featuresDict"]["features"][name]
+    (old / "features.json").write_text(json.dumps(features))
+    train(tiny(old, steps=2, **{"optim.warmup_steps": 1}), str(tmp_path / "without"))
+    with pytest.raises(DatasetError, match="does not say where phrases stand .* prepare it anew"):
+        train(tiny(old, **{"data.phrase_noise.dropped": 0.1}), str(tmp_path / "with"))
+
+
 def test_the_scale_never_exceeds_its_limit(shapes_dir, tmp_path):
     train(tiny(shapes_dir, **{"optim.max_scale": 12.0}), str(tmp_path))
     scales = [line["scale"] for line in metrics.read(tmp_path) if "scale" in line]
@@ -167,6 +189,10 @@ def test_a_saved_run_needs_nothing_but_its_workdir(tiny_run):
     ({"optim.warmup_steps": 9}, "warmup_steps=9 does not fit"),
     ({"optim.wd_mults": [("kernels", 1.0)]}, "'kernels' matches none"),
     ({"data.crop": 1.5}, "config.data.crop=1.5"),
+    ({"data.captions": "last"}, "config.data.captions='last'; use 'random', 'first', or weights"),
+    ({"data.phrase_noise.dropped": -0.1}, "config.data.phrase_noise.dropped=-0.1; .* 0 to 1"),
+    ({"data.phrase_noise.swapped": 0.1}, "config.data.phrase_noise.swapped is not known; use some of truncated, merged"),
+    ({"data.phrase_noise": 0.1}, "config.data.phrase_noise=0.1; give a rate for each kind of error"),
     ({"microbatches": 3}, "batch_size=16 does not divide over 3 microbatches on each of 1 devices.*multiple of 3"),
     ({"microbatches": 0}, "microbatches=0; it must be at least 1"),
     ({"concepts.rows": None}, "per_row=4, but config.concepts.rows is not set"),
@@ -184,7 +210,7 @@ def test_a_config_that_can_not_run_says_why(shapes_dir, tmp_path, changes, messa
     ("optim", "warmup", 3, "nothing reads config.optim.warmup; did you mean config.optim.warmup_steps"),
     ("model", "dtipe", "float32", "nothing reads config.model.dtipe; did you mean config.model.dtype"),
     ("loss", "frase", 1.0, "nothing reads config.loss.frase; did you mean config.loss.phrase"),
-    ("evals", "probe", {"type": "prob"}, "unknown evaluator type 'prob'; use one of retrieval, compositional"),
+    ("evals", "probe", {"type": "prob"}, "unknown evaluator type 'prob'; use one of interpolated, retrieval, compositional"),
 ])
 def test_a_key_that_nothing_reads_stops_the_run_before_it_starts(shapes_dir, tmp_path, block, key, value, message):
     config = tiny(shapes_dir)

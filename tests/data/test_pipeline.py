@@ -1,6 +1,8 @@
 """The order, the phrase slots and the determinism of the batches."""
 import io
+import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from PIL import Image
 
 from cc_jax.config import ConfigError
 from cc_jax.data import pipeline
+from cc_jax.data.dataset import DatasetError
 from cc_jax.data.packing import PhraseRows
 from cc_jax.data.tokenizer import Tokenizer, train_tokenizer
+from cc_jax.data.transforms import ImageError
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +28,21 @@ def tokenizer(tmp_path_factory):
 def record(number, captions=("a red circle and a blue square",), phrases=(("red circle", 0), ("blue square", 0))):
     file = io.BytesIO()
     Image.new("RGB", (10, 8), (number % 256, number // 256, 7)).save(file, "PNG")
-    return {"image": file.getvalue(), "captions": [c.encode() for c in captions],
-            "phrases": [p.encode() for p, _ in phrases], "phrase_caption": [c for _, c in phrases]}
+    starts = [captions[c].find(p) for p, c in phrases]
+    return {"key": f"record {number}".encode(), "image": file.getvalue(), "captions": [c.encode() for c in captions],
+            "phrases": [p.encode() for p, _ in phrases], "phrase_caption": [c for _, c in phrases],
+            "phrase_start": starts, "phrase_end": [start + len(p) for start, (p, _) in zip(starts, phrases, strict=True)]}
 
 
-def example(tokenizer, seed=0, flip=False, slots=3, spans=False):
+def example(tokenizer, seed=0, flip=False, slots=3, spans=False, **options):
     return pipeline.make_example(tokenizer, res=8, length=12, max_phrases=slots, phrase_length=6, flip=flip, seed=seed,
-                                 spans=spans)
+                                 spans=spans, **options)
 
 
-def batches(tokenizer, count=20, batch_size=8, total_steps=6, seed=0, **options):
-    source = [record(i) for i in range(count)]
-    iterator = pipeline.training_batches(source, example(tokenizer, seed), batch_size, total_steps, seed, threads=2,
-                                         **options)
+def batches(tokenizer, count=20, batch_size=8, total_steps=6, seed=0, broken=(), noise=None, **options):
+    source = [record(i) | ({"image": b"GIF89a"} if i in broken else {}) for i in range(count)]
+    iterator = pipeline.training_batches(source, example(tokenizer, seed, noise=noise), batch_size, total_steps, seed,
+                                         threads=2, **options)
     try:
         return list(iterator)
     finally:
@@ -187,6 +193,139 @@ def test_a_phrase_that_the_row_cuts_off_is_left_out_of_the_spans(tokenizer):
     assert made["phrase_id"][0] == pipeline.phrase_id("red circle")
     none = short(record(0, phrases=()) | {"phrase_start": np.array([], int), "phrase_end": np.array([], int)}, 0)
     assert none["phrase_mask"].tolist() == [True, False, False] and none["phrase_span"][0].tolist() == [0, 4]
+
+
+TWO = dict(captions=("a red circle and a blue square", "one two three four five six seven"),
+           phrases=(("red circle", 0), ("blue square", 0), ("two three", 1), ("four five", 1), ("six seven", 1)))
+
+
+def test_what_is_random_about_an_example_is_drawn_in_one_order(tokenizer):
+    """The caption, the flip, then the phrases: runs made with one version go on alike with the next."""
+    picture = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    for number in range(30):
+        made = example(tokenizer, seed=5, flip=True, slots=2)(record(0, **TWO) | {"image": file.getvalue()}, number)
+        rng = np.random.default_rng([5, number])
+        caption, flip = rng.integers(2), rng.random() < 0.5
+        phrases = [phrase for phrase, of in TWO["phrases"] if of == caption]
+        if len(phrases) > 2:
+            phrases = [phrases[i] for i in sorted(rng.choice(3, 2, replace=False))]
+        np.testing.assert_array_equal(made["caption"], tokenizer.encode([TWO["captions"][caption]], 12)[0])
+        np.testing.assert_array_equal(made["image"], picture[:, ::-1] if flip else picture)
+        assert made["phrase_id"].tolist() == [pipeline.phrase_id(phrase) for phrase in phrases]
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_errors_in_phrases_change_phrases_alone(tokenizer, spans):
+    changed = 0
+    for number in range(40):
+        clean, none, noisy = (example(tokenizer, flip=True, spans=spans, noise=noise)(record(0, **TWO), number)
+                              for noise in (None, {}, {"merged": 0.3, "truncated": 0.3}))
+        for name in clean:
+            np.testing.assert_array_equal(clean[name], none[name])
+        for name in ("image", "caption", "phrase_mask"):
+            np.testing.assert_array_equal(clean[name], noisy[name])
+        changed += (clean["phrase_id"] != noisy["phrase_id"]).any()
+        np.testing.assert_array_equal(
+            clean["phrase_id"] != noisy["phrase_id"],
+            (clean["phrase_span" if spans else "phrases"] != noisy["phrase_span" if spans else "phrases"]).any(1))
+    assert 20 < changed < 40
+
+
+def test_a_phrase_with_an_error_has_the_id_the_tokens_and_the_place_of_its_new_text(tokenizer):
+    swallowed = ["red circle and", "blue square"]       # no word comes after the second
+    made, placed = (example(tokenizer, spans=spans, noise={"verb_swallowed": 1.0})(record(0), 0) for spans in (False, True))
+    assert made["phrase_id"].tolist() == placed["phrase_id"].tolist() == [
+        pipeline.phrase_id(phrase) for phrase in [*swallowed, ""]]
+    np.testing.assert_array_equal(made["phrases"][:2], tokenizer.encode(swallowed, 6))
+    for (first, end), phrase in zip(placed["phrase_span"], swallowed, strict=False):
+        np.testing.assert_array_equal(placed["caption"][first:end], tokenizer.encode([phrase], 12)[0][:end - first])
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_a_caption_that_loses_all_phrases_is_one_without(tokenizer, spans):
+    dropped = example(tokenizer, spans=spans, noise={"dropped": 1.0})(record(0), 0)
+    without = example(tokenizer, spans=spans)(record(0, phrases=()), 0)
+    for name in without:
+        np.testing.assert_array_equal(dropped[name], without[name])
+
+
+def test_errors_are_the_same_for_any_number_of_processes_and_from_any_step(tokenizer):
+    noise = {"truncated": 0.3, "random_span": 0.3, "dropped": 0.3}
+    whole = batches(tokenizer, noise=noise)
+    parts = [batches(tokenizer, noise=noise, process=process, processes=2, first_step=2) for process in range(2)]
+    for step, batch in enumerate(whole[2:]):
+        for name in batch:
+            np.testing.assert_array_equal(np.concatenate([part[step][name] for part in parts]), batch[name])
+    assert len({tuple(ids) for batch in whole for ids in batch["phrase_id"].tolist()}) > 10
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from([0.0, 0.1, 1.0, 3.0]), min_size=1, max_size=4).filter(any), st.integers(1, 6))
+def test_captions_are_chosen_by_weight(weights, count):
+    """By hand: the last weight is shared by all from there on; weights of captions that are not there don't count."""
+    expected = [weights[i] if i < len(weights) - 1 else weights[-1] / max(1, count - len(weights) + 1) for i in range(count)]
+    rng = np.random.default_rng(0)
+    seen = Counter(pipeline.choose_caption(count, pipeline.caption_weights(weights), rng) for _ in range(400))
+    if any(expected):
+        for i, weight in enumerate(expected):
+            assert seen[i] / 400 == pytest.approx(weight / sum(expected), abs=0.13)
+            assert weight or not seen[i]
+    else:
+        assert set(seen) <= set(range(count)) and min(seen[i] for i in range(count)) > 20
+
+
+@pytest.mark.parametrize(("captions", "expected"), [
+    ("first", {0: 900}), ("random", {0: 300, 1: 300, 2: 300}), ((0.3, 0.7), {0: 270, 1: 315, 2: 315}),
+    ("0.3, 0.7", {0: 270, 1: 315, 2: 315}), ("(0.3,0.7)", {0: 270, 1: 315, 2: 315}), ((1, 0, 2), {0: 300, 2: 600}),
+])
+def test_one_caption_of_three_by_config(captions, expected):
+    rng, weights = np.random.default_rng(0), pipeline.caption_weights(captions)
+    assert Counter(pipeline.choose_caption(3, weights, rng) for _ in range(900)) == pytest.approx(expected, abs=60)
+
+
+@pytest.mark.parametrize("captions", ["last", "", (), (0.3, -0.1), (0, 0), (float("nan"),), (float("inf"), 1), None, 0.3])
+def test_captions_that_can_not_be_chosen_are_refused(captions):
+    with pytest.raises(ConfigError, match=r"config.data.captions=.*use 'random', 'first', or weights by position"):
+        pipeline.caption_weights(captions)
+
+
+def test_for_a_broken_image_a_record_of_a_later_batch_stands_in_and_it_is_said_once(tokenizer, capfd):
+    sound, spoilt = batches(tokenizer, total_steps=10), batches(tokenizer, total_steps=10, broken=(3, 4))
+    form = r"the image of (record \d) can't be decoded, another record stands in \((\d) so far\): image_.*"
+    said = [re.fullmatch(form, line) for line in capfd.readouterr().err.splitlines()]
+    assert {line[1] for line in said} == {"record 3", "record 4"} and [line[2] for line in said] == ["1", "2"]
+    for step, (a, b) in enumerate(zip(sound, spoilt, strict=True)):
+        for row, (before, after) in enumerate(zip(numbers(a), numbers(b), strict=True)):
+            later = [numbers(batch)[row] for batch in sound[step:]]
+            if step < 7:
+                assert after == next(number for number in later if number not in (3, 4))
+            assert after not in (3, 4) and (before == after or before in (3, 4))
+
+
+def test_broken_images_leave_batches_the_same_for_any_number_of_processes_and_from_any_step(tokenizer):
+    whole = batches(tokenizer, broken=range(0, 20, 3), noise={"truncated": 0.5})
+    parts = [batches(tokenizer, broken=range(0, 20, 3), noise={"truncated": 0.5}, process=process, processes=2,
+                     first_step=2) for process in range(2)]
+    for step, batch in enumerate(whole[2:]):
+        for name in batch:
+            np.testing.assert_array_equal(np.concatenate([part[step][name] for part in parts]), batch[name])
+
+
+def test_of_many_broken_images_few_are_said(capfd):
+    broken, error = pipeline.BrokenImages(), ImageError("image_truncated", "cut.")
+    for _ in range(2):
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda i: broken.tell(f"record {i}".encode(), error), range(350)))
+    counts = [int(re.search(r"\((\d+) so far\): image_truncated: cut", line)[1])
+              for line in capfd.readouterr().err.splitlines()]
+    assert counts == [*range(1, 11), 100, 200, 300]
+
+
+def test_a_dataset_of_broken_images_alone_is_an_error(tokenizer):
+    with pytest.raises(DatasetError, match=r"images of 100 records in a row can't be decoded, the last is record \d"):
+        batches(tokenizer, broken=range(20))
 
 
 def test_crops_are_parts_of_the_image_by_config_only(tokenizer):
