@@ -4,6 +4,7 @@ python -m cc_jax.tools.bench losses                         # L_xac and its grad
 python -m cc_jax.tools.bench step --data datasets/photos    # a training step, against plain SigLIP's
 python -m cc_jax.tools.bench phrases --data datasets/photos # the rows that the phrases of real batches take
 python -m cc_jax.tools.bench captions --captions FILE       # finding phrases, against NLTK's pos_tag and RegexpParser
+python -m cc_jax.tools.bench prepare --captions FILE        # tar shards to a dataset, against finding the phrases alone
 python -m cc_jax.tools.bench input                          # images to batches on one core, against Pillow's full decode
 
 Times are medians of calls that take turns, so that what else the machine does falls on all alike. `--json FILE` keeps the
@@ -36,6 +37,7 @@ from cc_jax.data.treebank import tokenise
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.saved import load_tokenizer, make_model
 from cc_jax.tools.bench_input import bench_input
+from cc_jax.tools.bench_prepare import bench_prepare
 
 SIZES = flags.DEFINE_list("sizes", ["96x400x196x768", "64x256x64x256"],
                           "losses: images x phrases x tokens x width, separated by commas.")
@@ -44,8 +46,9 @@ REPEATS = flags.DEFINE_integer("repeats", 7, "How often each is timed.", lower_b
 DATA = flags.DEFINE_string("data", "datasets/shapes", "step, phrases: the prepared dataset whose captions are used; "
                            "input: if given, the dataset whose images are, instead of drawn ones.")
 CONFIG = flags.DEFINE_string("config", "configs/siglip_b16_cc.py:runlocal", "step, phrases: the config.")
-CAPTIONS = flags.DEFINE_string("captions", None, "captions: a text file with one caption a line.")
-PROCESSES = flags.DEFINE_integer("processes", 2, "captions: how many processes are compared with one.", lower_bound=2)
+CAPTIONS = flags.DEFINE_string("captions", None, "captions, prepare: a text file with one caption a line.")
+PROCESSES = flags.DEFINE_integer("processes", 2, "captions, prepare: how many processes are compared with one.",
+                                 lower_bound=2)
 FORM = flags.DEFINE_multi_string("form", None, "step: only these forms of encoding phrases, of those in FORMS.")
 JSON = flags.DEFINE_string("json", None, "A file for the numbers.")
 
@@ -216,9 +219,7 @@ def bench_captions() -> list[dict]:
 
     Every call gets captions that no call before it had, so that nothing it kept of them helps.
     """
-    if CAPTIONS.value is None:
-        raise app.UsageError("captions: give a text file with one caption a line as --captions FILE.")
-    captions = Path(CAPTIONS.value).read_text("utf-8").splitlines()
+    captions = read_captions()
     size = len(captions) // (REPEATS.value + 1)
     if not size:
         raise app.UsageError(f"{CAPTIONS.value} holds {len(captions)} captions; give at least {REPEATS.value + 1}.")
@@ -246,6 +247,12 @@ def bench_captions() -> list[dict]:
             "this": on_parts(batch_located_phrases, parts), several: on_parts(shared, parts)}).items()}
     return [{"way": name, "captions/s": rate, "/ pos_tag + RegexpParser": rate / rates["pos_tag + RegexpParser"],
              "/ this": rate / rates["this"]} for name, rate in rates.items()]
+
+
+def read_captions() -> list[str]:
+    if CAPTIONS.value is None:
+        raise app.UsageError("captions, prepare: give a text file with one caption a line as --captions FILE.")
+    return Path(CAPTIONS.value).read_text("utf-8").splitlines()
 
 
 def seconds(functions: Mapping[str, Callable]) -> dict[str, float]:
@@ -281,6 +288,7 @@ KINDS = {
     "step": lambda: {"step": bench_step(), "FLOPs over plain SigLIP, ViT-B/16, 4 phrases an image": overhead()},
     "phrases": lambda: {"phrases": bench_phrases()},
     "captions": lambda: {f"captions, {len(os.sched_getaffinity(0))} cores": bench_captions()},
+    "prepare": lambda: {"preparation": bench_prepare(read_captions(), PROCESSES.value)},
     "input": lambda: bench_input(DATA.value if DATA.present else None, seconds),
 }
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from cc_jax.tools import bench
+from cc_jax.tools import bench, bench_prepare
 
 
 def run(command, tmp_path, *arguments):
@@ -43,6 +43,15 @@ def test_finding_phrases_is_timed_against_nltks_recipe(command, tmp_path, test_d
     assert this["captions/s"] > 1.5 * recipe["captions/s"] > 0 and several["captions/s"] > 0    # 2.5 on a quiet machine
 
 
+def test_preparation_is_timed_against_finding_phrases_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_prepare, "SHARDS", 2)
+    captions = [f"a red dog and {i} small cats near the house" for i in range(400)]
+    alone, whole, several_alone, several = bench_prepare.bench_prepare(captions, 2)
+    assert alone["/ phrases alone"] == several_alone["/ phrases alone"] == whole["/ one process"] == 1
+    assert whole["/ phrases alone"] == pytest.approx(whole["records/s"] / alone["records/s"])
+    assert several["way"].endswith("2 processes")
+
+
 @pytest.mark.parametrize("of_a_dataset", [False, True])
 def test_images_are_timed_against_pillows_full_decode(command, tmp_path, shapes_dir, of_a_dataset):
     shown, kept = run(command, tmp_path, "input", *(["--data", shapes_dir] if of_a_dataset else []))
@@ -62,4 +71,5 @@ def test_the_methods_overhead_stays_within_its_budget():
 
 
 def test_an_unknown_kind_is_refused(command):
-    assert "give one of losses, step, phrases, captions, input" in command("cc_jax.tools.bench", "speed", fails=True).stderr
+    kinds = "losses, step, phrases, captions, prepare, input"
+    assert f"give one of {kinds}" in command("cc_jax.tools.bench", "speed", fails=True).stderr
