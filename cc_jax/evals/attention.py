@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
 from cc_jax.concepts import concept_attention
-from cc_jax.data.transforms import decode, resize
+from cc_jax.data.transforms import decode, load
 from cc_jax.models.two_towers import sizes
 from cc_jax.objective import pixels
 from cc_jax.saved import SavedRun
@@ -53,7 +53,7 @@ def make(run: SavedRun) -> Callable[[bytes, Sequence[str]], Float[np.ndarray, "n
         if not phrases:
             raise ValueError("there is no phrase to attend with; give at least one.")
         text = run.tokenizer.encode(phrases, run.model.text["length"])
-        attention = forward(run.params, resize(decode(image), run.res)[None], text)
+        attention = forward(run.params, load(image, run.res)[None], text)
         return np.asarray(attention).reshape(len(phrases), *patch_grid(run))
     return attend
 

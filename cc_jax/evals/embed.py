@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from cc_jax.data.tokenizer import Tokenizer
-from cc_jax.data.transforms import decode, resize
+from cc_jax.data.transforms import load
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.objective import pixels
 from cc_jax.sharding import over_batch, replicated
@@ -43,7 +43,7 @@ def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callab
     def embedder(params) -> Embedder:
         return Embedder(
             images=lambda files: run(image_tower, params, (
-                np.stack([resize(decode(file), res) for file in chunk]) for chunk in chunks(files, rows))),
+                np.stack([load(file, res) for file in chunk]) for chunk in chunks(files, rows))),
             texts=lambda texts: run(text_tower, params, (
                 tokenizer.encode(chunk, model.text["length"]) for chunk in chunks(texts, rows))),
             params=params, at=embedder)
