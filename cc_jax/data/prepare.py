@@ -191,7 +191,7 @@ def _finish(
         metadata |= {"splits": splits, **vars(whole.counts), "vocab_size": pieces}
         write_rejected(unfinished, parts, scratch / dataset.REJECTED)
         with (scratch / dataset.REJECTED).open(encoding="utf-8") as rejects:
-            page = survey_page.page(whole.survey, metadata, map(json.loads, rejects), source)
+            page = survey_page.page(whole.survey, metadata, map(json.loads, rejects))
         (scratch / dataset.REPORT).write_text(page, encoding="utf-8")
         if reader.write_extras:
             reader.write_extras(argument, scratch)
