@@ -29,6 +29,7 @@ setup(
         "sentencepiece>=0.2",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",
+        "tokenizers>=0.21",
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10", "etils[epath-gcs]>=1.12"],

@@ -8,7 +8,7 @@ from cc_jax import checkpoint, sharding
 from cc_jax.config import Config, ConfigError
 from cc_jax.data.tokenizer import Tokenizer
 from cc_jax.evals import embed
-from cc_jax.models.text import TextTransformer
+from cc_jax.models.text import EOS, TextTransformer
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.models.vit import ViT
 from cc_jax.step import abstract_params
@@ -39,7 +39,7 @@ class SavedRun:
 def open_run(workdir: str, step: int | None = None) -> SavedRun:
     """Opens the checkpoint of `step` (the newest where None). Needs nothing but the workdir.
 
-    Raises FileNotFoundError where there is no such run or step.
+    Raises FileNotFoundError where there is no such run or step, ConfigError where its tokenizer is damaged or another one.
     """
     config = Config(checkpoint.read_config(workdir))
     model, mesh = make_model(config), sharding.make_mesh({"data": -1})
@@ -47,7 +47,7 @@ def open_run(workdir: str, step: int | None = None) -> SavedRun:
                         abstract_params(model, config.data.res))
     which = "params" if config.get("average", None) is None else "average"
     step, params = checkpoint.restore_params(workdir, like, step, which)
-    return SavedRun(config, step, model, params, Tokenizer.load(f"{workdir}/tokenizer.model"), mesh)
+    return SavedRun(config, step, model, params, read_tokenizer(workdir), mesh)
 
 
 def make_model(config: Config) -> TwoTowers:
@@ -61,10 +61,37 @@ def make_model(config: Config) -> TwoTowers:
     return TwoTowers(**towers, **{name: block[name] for name in rest})
 
 
+def read_tokenizer(path: str) -> Tokenizer:
+    """`Tokenizer.load`, with one error for whatever is wrong."""
+    try:
+        return Tokenizer.load(path)
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from error
+
+
 def load_tokenizer(config: Config) -> Tokenizer:
-    """The dataset's tokenizer, or the file that `data.tokenizer` names; its pieces must fit the text tower."""
-    tokenizer = Tokenizer.load(config.data.get("tokenizer", None) or f"{config.data.dir}/tokenizer.model")
-    if tokenizer.vocab_size > config.model.text.vocab_size:
-        raise ConfigError(f"config.model.text.vocab_size={config.model.text.vocab_size}, but the tokenizer has "
-                          f"{tokenizer.vocab_size} pieces; set it to at least that.")
+    """The tokenizer of the dataset, or the one that `data.tokenizer` names; `data.pad_id` pads with another id.
+
+    Raises ConfigError where it does not fit the text tower.
+    """
+    path, text = config.data.get("tokenizer", None) or config.data.dir, config.model.text
+    pad_id = config.data.get("pad_id", None)
+    tokenizer = read_tokenizer(path)
+    if pad_id is not None:
+        try:
+            tokenizer = tokenizer.padded_with(pad_id)
+        except ValueError as error:
+            raise ConfigError(f"config.data.{error}") from error
+    size = tokenizer.vocab_size
+    if size > text.vocab_size:
+        raise ConfigError(f"config.model.text.vocab_size={text.vocab_size}, but the tokenizer has {size} pieces; set it to "
+                          "at least that.")
+    if size < text.vocab_size and config.get("model_init", None):
+        raise ConfigError(f"the tokenizer in {path} has {size} pieces, the released text tower {text.vocab_size}: its ids "
+                          "mean something else; prepare the dataset with the checkpoint's own (--tokenizer FILE), or name "
+                          "that in config.data.tokenizer.")
+    if tokenizer.form.pad_id != EOS and text.get("mask_padding", False):
+        raise ConfigError(f"config.model.text.mask_padding=True hides padding with {EOS}, but the tokenizer in {path} pads "
+                          f"with {tokenizer.form.pad_id}, which released SigLIP 2 towers attend to; set config.data.pad_id="
+                          f"{EOS} for a tower trained from scratch, or mask_padding=False for a released one.")
     return tokenizer

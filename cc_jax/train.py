@@ -4,16 +4,15 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
-from etils import epath
 from jax.experimental import multihost_utils
 
 from cc_jax import checkpoint, flops, metrics, objective, optim, sharding, step
 from cc_jax.config import Config, ConfigError, steps, total_steps
 from cc_jax.convert import big_vision
 from cc_jax.data import dataset, packing, phrase_noise, pipeline, prepare
-from cc_jax.data.tokenizer import Tokenizer
+from cc_jax.data.tokenizer import Tokenizer, is_in
 from cc_jax.evals import embed, registry
-from cc_jax.saved import load_tokenizer, make_model
+from cc_jax.saved import load_tokenizer, make_model, read_tokenizer
 
 EMBEDDED = "datasets/shapes"
 
@@ -175,10 +174,17 @@ def prepare_embedded(directory: str) -> None:
 
 
 def keep_tokenizer(tokenizer: Tokenizer, workdir: str) -> None:
-    """Puts the tokenizer into the workdir, so that a checkpoint can be used without its dataset."""
-    path = epath.Path(workdir) / "tokenizer.model"
-    if jax.process_index() == 0 and not path.exists():
-        path.write_bytes(tokenizer.serialized)
+    """Puts the tokenizer into the workdir, so that a checkpoint can be used without its dataset.
+
+    Raises ConfigError if the workdir's is another one: a resumed run would read its tokens as others.
+    """
+    if not is_in(workdir):
+        if jax.process_index() == 0:
+            tokenizer.save(workdir)
+    elif (kept := read_tokenizer(workdir).fingerprint) != tokenizer.fingerprint:
+        raise ConfigError(f"the run in {workdir} has the tokenizer {kept}, the dataset or config.data.tokenizer now has "
+                          f"{tokenizer.fingerprint}; put the run's own back ({workdir}/tokenizer*), or use another "
+                          "--workdir.")
 
 
 def read_average(config: Config) -> float | None:

@@ -84,6 +84,31 @@ def write_tfds():
 
 
 @pytest.fixture(scope="session")
+def gemma_json(tmp_path_factory) -> Path:
+    """A small `tokenizer.json` with the steps and special tokens of Gemma's, which SigLIP 2 uses."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    captions = [f"a {size} {colour} {shape}, to the {side} of the dog's {other} hat." for size in ("small", "large")
+                for colour in ("red", "blue", "green") for shape in ("circle", "cross") for side in ("left", "right")
+                for other in ("yellow", "black", "white")]
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    made = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    made.normalizer = normalizers.Replace(" ", "▁")
+    made.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")      # Gemma's, below, would learn whole captions
+    made.train_from_iterator(captions, trainers.BpeTrainer(
+        vocab_size=420, special_tokens=special + [f"<0x{byte:02X}>" for byte in range(256)], show_progress=False))
+    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    made.post_processor = processors.TemplateProcessing("<bos> $A <eos>", special_tokens=[("<bos>", 2), ("<eos>", 1)])
+    made.enable_padding(length=7, pad_id=4, pad_token="<mask>", direction="left")       # a trap: not what SigLIP 2 does
+    made.enable_truncation(5)
+    whole = json.loads(made.to_str())
+    whole["added_tokens"] = [token for token in whole["added_tokens"] if token["content"] in special]
+    path = tmp_path_factory.mktemp("gemma") / "tokenizer.json"
+    path.write_text(json.dumps(whole))
+    return path
+
+
+@pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory) -> Path:
     """A small prepared dataset of drawn scenes, with its test split and compositional suite."""
     from cc_jax.data import prepare

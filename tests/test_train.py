@@ -17,6 +17,7 @@ from cc_jax import checkpoint, metrics, saved
 from cc_jax.config import ConfigError
 from cc_jax.data import phrase_noise
 from cc_jax.data.dataset import DatasetError
+from cc_jax.data.text_form import SIGLIP2
 from cc_jax.train import train
 from configs import shapes_cc
 
@@ -106,6 +107,34 @@ def test_a_workdir_of_another_config_is_refused_and_left_alone(tiny_run, shapes_
     assert sorted((path, path.stat().st_mtime_ns) for path in tiny_run.rglob("*")) == before
 
 
+def test_a_run_is_not_resumed_with_another_tokenizer(shapes_dir, gemma_json, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    shutil.copy(gemma_json, path)
+    config = tiny(shapes_dir, steps=4) | {"concepts": {"rows": 4.0}}
+    config["model"]["text"] |= {"mask_padding": False}
+    config["data"] |= {"tokenizer": str(path), "phrase_length": config["model"]["text"]["length"]}
+    train(config, str(tmp_path / "run"))
+    kept = saved.open_run(str(tmp_path / "run")).tokenizer
+    assert kept.serialized == gemma_json.read_bytes() and kept.form == SIGLIP2
+    assert all(line["phrases/overflow"] == 0 for line in metrics.read(tmp_path / "run") if "loss" in line)
+
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(ConfigError, match="the run in .* has the tokenizer .*, the dataset .* now .*put the run's own back"):
+        train(config, str(tmp_path / "run"))
+    shutil.copy(gemma_json, path)
+    path.with_name("tokenizer_form.json").write_text('{"cleaning": "canonicalize", "pad_id": 0}')
+    with pytest.raises(ConfigError, match=r"\(lower, padded with 0\), .* \(canonicalize, padded with 0\)"):
+        train(config, str(tmp_path / "run"))
+
+
+def test_a_run_whose_tokenizer_was_swapped_is_not_opened(tiny_run, gemma_json, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+    shutil.copy(gemma_json, workdir / "tokenizer.model")
+    with pytest.raises(ConfigError, match="the tokenizer file beside it is not the one it was written for"):
+        saved.open_run(str(workdir))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(shapes_dir, tmp_path):
     with pytest.raises(FloatingPointError, match="step [2-8]: loss nan .*lower config.optim.lr"):
         train(tiny(shapes_dir, **{"optim.lr": 1e30, "optim.clip_norm": 0.0, "optim.max_scale": 1e30}), str(tmp_path))
@@ -183,6 +212,12 @@ def test_a_saved_run_needs_nothing_but_its_workdir(tiny_run):
     ({"data.split": "validation"}, "no split 'validation'; it has train, test"),
     ({"data.phrase_length": 4, "model.text.mask_padding": False}, "phrase_length=4 is shorter"),
     ({"model.text.vocab_size": 20}, "vocab_size=20, but the tokenizer has"),
+    ({"model_init": "released.npz"}, r"has \d+ pieces, the released text tower 512: .*--tokenizer FILE"),
+    ({"data.tokenizer": "/none/c4_en.model"}, "no tokenizer in /none/c4_en.model"),
+    ({"data.pad_id": 2}, "config.data.pad_id=2; rows are padded with 1"),
+    ({"data.pad_id": 0}, "mask_padding=True hides padding with 1, but .* pads with 0.*set config.data.pad_id=1"),
+    ({"data.pad_id": 0, "model.text.mask_padding": False}, "phrase_length=16 is shorter"),
+    ({"data.pad_id": 0, "model.text.mask_padding": False, "data.phrase_length": 32}, "per_row=4 packs phrases into rows"),
     ({"model.image.variant": "XL/16"}, "unknown model variant 'XL/16'"),
     ({"optim.name": "lamb"}, "unknown config.optim.name='lamb'"),
     ({"optim.schedule": "linear"}, "unknown config.optim.schedule='linear'"),

@@ -8,7 +8,7 @@ from typing import Any, Self
 from cc_jax.data import given_phrases, images, transforms
 from cc_jax.data.phrases import Located, batch_located_phrases
 from cc_jax.data.records import Items, Note, Record, Reject
-from cc_jax.data.tokenizer import canonicalize
+from cc_jax.data.text_form import canonicalize
 
 MAX_CAPTION_BYTES = 10_000
 

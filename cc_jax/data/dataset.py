@@ -20,7 +20,6 @@ NAME, VERSION = "cc", "1.1.0"       # VERSION is the format's: of FEATURES and o
 FORMAT = "array_record"
 SHARD_BYTES = 2**28                 # a shard that holds as much is closed, and the next begun
 DATASET_INFO = "dataset_info.json"  # TFDS's; a folder with it is a finished dataset
-TOKENIZER = "tokenizer.model"
 REJECTED = "rejected.jsonl"
 REPORT = "report.html"
 INTEGERS = ("phrase_caption", "phrase_start", "phrase_end")
@@ -67,11 +66,6 @@ def split_sizes(directory: str | Path) -> dict[str, int]:
 def read_metadata(directory: str | Path) -> dict[str, Any]:
     """What preparation counted, as `prepare.prepare` returns it. Raises: DatasetError."""
     return dict(_open(directory).info.metadata or {})
-
-
-def tokenizer_path(directory: str | Path) -> Path:
-    """The SentencePiece model that goes with the dataset."""
-    return Path(directory) / TOKENIZER
 
 
 def is_finished(directory: str | Path) -> bool:

@@ -44,7 +44,7 @@ def lay_out(batch: Mapping[str, np.ndarray], room: PhraseRows | None = None) -> 
     """The batch with its phrases in R rows: R = room.rows of distinct phrases, or by default a row for each slot.
 
     Args:
-      batch: "phrases" (b, P, L) tokens, each ended and padded by EOS; "phrase_id" (b, P), equal for equal phrases;
+      batch: "phrases" (b, P, L) tokens, each ended by EOS, and then padded; "phrase_id" (b, P), equal for equal phrases;
         "phrase_mask" (b, P), False for an empty slot; anything else is passed on.
       room: S = room.per_row phrases may share a row (1 by default).
     Returns: the batch, but with
@@ -92,8 +92,8 @@ def distinct_phrases(batch: Mapping[str, np.ndarray], room: PhraseRows) -> dict[
 
 
 def text_lengths(tokens: Int[np.ndarray, "n L"]) -> Int[np.ndarray, " n"]:
-    """How many tokens stand before the EOS run that ends each row."""
-    return np.max(np.where(tokens != EOS, np.arange(1, tokens.shape[1] + 1), 0), axis=1, initial=0)
+    """How many tokens stand before each row's EOS, the first: no text holds one."""
+    return np.argmax(tokens == EOS, axis=1)
 
 
 def pack(sizes: Int[np.ndarray, " n"], room: PhraseRows, row_length: int) -> Places:

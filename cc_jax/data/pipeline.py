@@ -122,7 +122,7 @@ def make_example(
             kept = choose(len(phrases), max_phrases, rng)
             phrases = [phrases[i] for i in kept]
         else:
-            kept, phrases, places = np.zeros(1, int), [caption], np.array([[0, max(1, np.sum(row[:-1] != EOS))]])
+            kept, phrases, places = np.zeros(1, int), [caption], np.array([[0, max(1, np.argmax(row == EOS))]])
         slots = phrase_slots(phrases, max_phrases)
         if spans:
             empty = np.zeros((max_phrases - len(kept), 2), np.int32)

@@ -29,6 +29,7 @@ from cc_jax.data.annotate import Counts, Options
 from cc_jax.data.dataset import Shard
 from cc_jax.data.part_work import TRAIN, Done, Work, part_name, read_done
 from cc_jax.data.records import Part
+from cc_jax.data.sentencepiece_vocabulary import SentencePieceVocabulary
 from cc_jax.data.sources import find_source
 from cc_jax.data.storage import SCRATCH, Folder
 from cc_jax.data.survey import Survey
@@ -58,7 +59,7 @@ def prepare(
       out: a local folder, or one in a bucket that fsspec writes to.
       max_rejected: the share of records, 0 to 1, that may be rejected.
       vocab_size: at most so many pieces has the tokenizer trained on the train split's captions.
-      tokenizer: a SentencePiece model to use instead.
+      tokenizer: a SentencePiece model, or a tokenizer.json, to use instead: see `tokenizer.Tokenizer.load`.
       processes: that share the work on this machine; see `runners.run_here`.
       beam: arguments of an Apache Beam pipeline that does the work instead, such as ["--runner=DataflowRunner", ...].
     Returns: the counts, which are also the dataset's metadata (metadata.json).
@@ -220,17 +221,17 @@ def _move_shards(unfinished: Folder, finished: Folder, names: Sequence[str], new
 
 def _write_tokenizer(folder: Path, given: str | Path | None, captions: list[str], vocab_size: int) -> int | None:
     """Writes the dataset's tokenizer and returns its size; without train captions to train on, writes none: None."""
-    path = dataset.tokenizer_path(folder)
-    if given is not None:
-        shutil.copyfile(given, path)
-    elif captions:
-        try:
-            train_tokenizer(captions, path, vocab_size)
-        except ValueError as error:
-            raise PrepareError(str(error)) from error
-    else:
+    if given is None and not captions:
         return None
-    return Tokenizer.load(path).vocab_size
+    try:
+        if given is None:
+            given = folder / SentencePieceVocabulary.file_name
+            train_tokenizer(captions, given, vocab_size)
+        tokenizer = Tokenizer.load(given)
+    except ValueError as error:
+        raise PrepareError(str(error)) from error
+    tokenizer.save(folder)
+    return tokenizer.vocab_size
 
 
 def _check_target(out: str) -> Folder:
@@ -319,7 +320,7 @@ def define_flags() -> None:
     flags.DEFINE_string("out", None, "The folder to make.")
     flags.DEFINE_float("max_rejected", 0.05, "Fail if a larger share of the records is rejected.", 0.0, 1.0)
     flags.DEFINE_integer("vocab_size", VOCAB_SIZE, "Most pieces of the tokenizer trained on the captions.", 8)
-    flags.DEFINE_string("tokenizer", None, "A SentencePiece model to use instead of training one.")
+    flags.DEFINE_string("tokenizer", None, "A SentencePiece model, or a tokenizer.json, to use instead of training one.")
     flags.DEFINE_string("tagger", "shipped", f"What finds the phrases: {backends.NAMES}.")
     flags.DEFINE_integer("short_side", None, "Make images whose shorter side has more pixels so small, as JPEG.", 16)
     flags.DEFINE_bool("decode_images", False, "Decode every image, to find also those that only look whole.")

@@ -1,122 +1,164 @@
-"""Text -> token ids: SigLIP's text form on top of a SentencePiece model, given by path or trained here."""
+"""Text -> token ids: a vocabulary, given by path or trained here, and the text form that a checkpoint was trained on.
+
+In a folder, of a run or a prepared dataset, both lie side by side: the vocabulary as `tokenizer.model` (SentencePiece) or
+`tokenizer.json` (the tokenizers library), the form as `tokenizer_form.json`. Without the latter the form is that of the
+vocabulary: `text_form.SIGLIP2` for Gemma's, `text_form.SIGLIP` for any other.
+"""
+import hashlib
 import io
-import string
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import sentencepiece
 from etils import epath
 from jaxtyping import Int32
 
+from cc_jax.data.json_vocabulary import JsonVocabulary
+from cc_jax.data.sentencepiece_vocabulary import UNK, SentencePieceVocabulary
+from cc_jax.data.text_form import PAD, TextForm, canonicalize
 from cc_jax.models.text import EOS
 
-PAD, UNK = 0, 2             # with EOS, as in T5's and SigLIP's models
-
-_SPACE = "\u2581"           # what SentencePiece spells " " as
-_CANONICAL = str.maketrans("_", " ", string.punctuation.replace("_", ""))
+FILES = (SentencePieceVocabulary.file_name, JsonVocabulary.file_name)
+MAX_BYTES = 2**26           # of a vocabulary's file; Gemma's tokenizer.json has about 2**25
 
 
-def canonicalize(text: str) -> str:
-    """Lower case, ASCII punctuation dropped ("_" parts words), white space joined: what SigLIP was trained on."""
-    return " ".join(text.translate(_CANONICAL).lower().split())
+class Vocabulary(Protocol):
+    """Cleaned text -> ids, which are never PAD or EOS."""
+    file_name: str
+    form: TextForm
+    size: int
+
+    def ids(self, text: str) -> list[int]: ...
+
+    def places(self, text: str, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]: ...
 
 
 class Tokenizer:
-    """A SentencePiece model that encodes as SigLIP does. Safe to share between threads."""
+    """Encodes as SigLIP and SigLIP 2 do. Safe to share between threads."""
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor):
-        self._processor = processor
-        falls_back = processor.is_byte(processor.piece_to_id("<0x00>"))
-        self._byte_pieces = frozenset(f"<0x{byte:02X}>" for byte in range(256)) if falls_back else frozenset()
+    def __init__(self, vocabulary: Vocabulary, form: TextForm, serialized: bytes):
+        self.form, self.serialized = form, serialized       # the file's bytes
+        self._vocabulary = vocabulary
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads a SentencePiece file. Raises FileNotFoundError, or ValueError for a file that can't be used."""
+        """Reads a vocabulary's file, or the one in a folder, and the form beside it.
+
+        Raises: FileNotFoundError, or ValueError for files that can't be used or don't go together.
+        """
+        path = _find(epath.Path(path))
         try:
-            model = epath.Path(path).read_bytes()
+            if (size := path.stat().length) > MAX_BYTES:
+                raise ValueError(f"{path} has {size} bytes; a tokenizer has at most {MAX_BYTES}.")
+            serialized = path.read_bytes()
         except OSError as error:
-            raise FileNotFoundError(f"no tokenizer in {path} ({error.strerror}); give the path of a SentencePiece "
-                                    "model, or leave it out: preparation trains one on the captions.") from error
-        processor = sentencepiece.SentencePieceProcessor()
+            raise FileNotFoundError(f"no tokenizer in {path} ({error.strerror}); give the path of a SentencePiece model or "
+                                    "tokenizer.json, or leave it out: preparation trains one on the captions.") from error
         try:
-            processor.LoadFromSerializedProto(model)
-        except RuntimeError as error:
-            raise ValueError(f"{path} is not a SentencePiece model; it has {len(model)} bytes beginning "
-                             f"{model[:16]!r}.") from error
-        if processor.eos_id() != EOS:
-            raise ValueError(f"the end-of-sentence id of {path} is {processor.eos_id()}; it must be {EOS}: train the "
-                             f"model with --pad_id={PAD} --eos_id={EOS} --unk_id={UNK} --bos_id=-1.")
-        return cls(processor)
+            vocabulary = (JsonVocabulary if serialized[:1] == b"{" else SentencePieceVocabulary).parse(serialized)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from error
+        form_path = _form_path(path)
+        try:
+            form = TextForm.from_json(form_path.read_text(), _sha256(serialized)) if form_path.exists() else vocabulary.form
+        except ValueError as error:
+            raise ValueError(f"{form_path} does not say the form of {path.name}: {error}") from error
+        return cls(vocabulary, form, serialized)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the vocabulary and its form, the vocabulary last: where it is, the form is."""
+        path = epath.Path(folder) / self.file_name
+        _form_path(path).write_text(self.form.to_json(_sha256(self.serialized)))
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(self.serialized)
+        partial.replace(path)
+
+    def padded_with(self, pad_id: int) -> Self:
+        """The same, but for the id that fills rows."""
+        return type(self)(self._vocabulary, replace(self.form, pad_id=pad_id), self.serialized)
+
+    @property
+    def file_name(self) -> str:
+        return self._vocabulary.file_name
 
     @property
     def vocab_size(self) -> int:
-        return self._processor.vocab_size()
+        return self._vocabulary.size
 
     @property
-    def serialized(self) -> bytes:
-        """The model file's bytes."""
-        return self._processor.serialized_model_proto()
+    def fingerprint(self) -> str:
+        """What differs between tokenizers that give different ids, to be compared and shown."""
+        return f"{_sha256(self.serialized)[:16]} ({self.form})"
 
     def encode(self, texts: Sequence[str], length: int) -> Int32[np.ndarray, "n length"]:
-        """The ids of each text, in its canonical form, cut to length - 1; the rest of the row is EOS.
+        """The ids of each text, cleaned, cut to length - 1; then EOS, and the form's padding to the row's end.
 
-        So the last position, which the text tower pools, is EOS in every row, and padding is EOS too ("sticky").
+        So where padding is EOS too ("sticky"), the last position, which the text tower pools, is EOS in every row.
         """
         _check_length(length)
-        rows = np.full((len(texts), length), EOS, np.int32)
+        rows = np.full((len(texts), length), self.form.pad_id, np.int32)
         for row, text in zip(rows, texts, strict=True):
-            ids = self._processor.encode(canonicalize(text))[:length - 1]
-            row[:len(ids)] = ids
+            ids = self._vocabulary.ids(self.form.clean(text))[:length - 1]
+            row[:len(ids)], row[len(ids)] = ids, EOS
         return rows
 
     def token_spans(self, text: str, spans: Sequence[tuple[int, int]], length: int) -> Int32[np.ndarray, "n 2"]:
         """Which positions [first, end) of the row `encode([text], length)` hold characters of each span of the text.
 
-        White space at a span's ends does not count. A span that the row does not hold whole, or of which the canonical
-        form leaves nothing, gets (0, 0).
+        White space at a span's ends does not count. A span that the row does not hold whole, or of which cleaning leaves
+        nothing, gets (0, 0).
 
         Args: spans: characters [start, end) of `text` as it is given, in any order.
         Raises: ValueError for a span that is not within the text, or a length below 1.
         """
         _check_length(length)
-        canonical = canonicalize(text)
-        spelled, origins = self._processor.normalize(canonical, with_offsets=True)
-        pieces = self._processor.encode(canonical, out_type=str)
-        starts = [0, *accumulate(1 if piece in self._byte_pieces else len(piece.encode()) for piece in pieces)]
-        found = []
-        for start, end in spans:
-            if not 0 <= start <= end <= len(text):
-                raise ValueError(f"span ({start}, {end}) does not lie in a text of {len(text)} characters; give the "
-                                 "text that it was found in, and 0 <= start <= end.")
-            # Of each character's canonical form only white space depends on the others, and that only at the ends.
-            after = len(canonicalize(text[:end]))
-            before = after - len(canonicalize(text[start:end]))
-            low, high = _spelled_range(spelled, origins, before, after)
-            first, last = bisect_right(starts, low) - 1, bisect_left(starts, high)
-            found.append((first, last) if before < after and low < high and last < length else (0, 0))
+        ranges = [self._cleaned_range(text, start, end) for start, end in spans]
+        places = self._vocabulary.places(self.form.clean(text), ranges)
+        found = [place if start < end and place[1] < length else (0, 0)
+                 for place, (start, end) in zip(places, ranges, strict=True)]
         return np.array(found, np.int32).reshape(-1, 2)
+
+    def _cleaned_range(self, text: str, start: int, end: int) -> tuple[int, int]:
+        """Where the characters [start, end) of a text stand in the cleaned one, white space at their ends left out."""
+        if not 0 <= start <= end <= len(text):
+            raise ValueError(f"span ({start}, {end}) does not lie in a text of {len(text)} characters; give the "
+                             "text that it was found in, and 0 <= start <= end.")
+        span = text[start:end].strip()
+        # Of each character's cleaned form only white space depends on the others, and that only at the ends.
+        after = len(self.form.clean(text[:start + len(text[start:end].rstrip())]))
+        return after - len(self.form.clean(span)), after
+
+
+def is_in(folder: str | Path) -> bool:
+    """Whether the folder holds a tokenizer."""
+    return any((epath.Path(folder) / name).exists() for name in FILES)
+
+
+def _find(path: epath.Path) -> epath.Path:
+    """The vocabulary's file, where the path is a folder."""
+    if not path.is_dir():
+        return path
+    names = [name for name in FILES if (path / name).exists()]
+    if len(names) != 1:
+        raise (ValueError if names else FileNotFoundError)(
+            f"{' and '.join(names) or 'no tokenizer'} in {path}; it must hold one of {' and '.join(FILES)}.")
+    return path / names[0]
+
+
+def _form_path(path: epath.Path) -> epath.Path:
+    return path.with_name(f"{path.stem}_form.json")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _check_length(length: int) -> None:
     if length < 1:
         raise ValueError(f"length={length}; a row of tokens needs at least 1, for its end.")
-
-
-def _spelled_range(spelled: str, origins: Sequence[int], before: int, after: int) -> tuple[int, int]:
-    """Where the characters [before, after) of a text stand in its spelling, the normal form that is cut into pieces.
-
-    Args: origins: which character of the text each one of `spelled` comes from, ascending: one may become several ("½"),
-    and several one (a letter and its accent).
-    Returns: bytes [low, high) of the spelling's UTF-8; pieces may be single bytes.
-    """
-    low = bisect_left(origins, origins[max(bisect_right(origins, before) - 1, 0)])
-    low = max(low, spelled.startswith(_SPACE))      # the space that goes before every text has the origin of the first
-    high = bisect_left(origins, after)
-    return len(spelled[:low].encode()), len(spelled[:high].encode())
 
 
 def train_tokenizer(captions: Iterable[str], path: str | Path, vocab_size: int) -> None:

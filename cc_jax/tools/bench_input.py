@@ -58,7 +58,7 @@ def dataset_records(directory: str) -> tuple[list, Tokenizer, str]:
     if not records:
         raise dataset.DatasetError(f"the dataset {directory} has {count} records to train on; give one with {BATCH} "
                                    "or more.")
-    return records, Tokenizer.load(Path(directory) / dataset.TOKENIZER), str(directory)
+    return records, Tokenizer.load(directory), str(directory)
 
 
 def drawn_records() -> tuple[list, Tokenizer, str]:
@@ -68,7 +68,7 @@ def drawn_records() -> tuple[list, Tokenizer, str]:
         records.append({"image": draw_jpeg(rng), "captions": [caption.encode() for caption in captions], "phrases":
                         [" ".join(caption.split()[:3]).encode() for caption in captions], "phrase_caption": [0, 1]})
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / dataset.TOKENIZER
+        path = Path(folder) / "tokenizer.model"
         train_tokenizer([caption.decode() for record in records for caption in record["captions"]], path, vocab_size=300)
         return records, Tokenizer.load(path), f"{WIDTH} x {HEIGHT} px drawn here (JPEG)"
 

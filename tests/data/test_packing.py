@@ -212,3 +212,18 @@ def test_a_batch_without_any_phrase_has_no_columns():
 def test_no_room_at_all_is_refused(room, message):
     with pytest.raises(ConfigError, match=message):
         PhraseRows(**room)
+
+
+@given(batches(), st.integers(1, 8))
+def test_phrases_padded_with_another_id_take_the_same_places(batch, rows):
+    """SigLIP 2 pads with 0 after the EOS; such phrases have a row each, and keep their padding."""
+    room, ended = PhraseRows(rows), np.maximum.accumulate(batch["phrases"] == EOS, axis=-1)
+    after_the_end = ended & np.pad(ended, ((0, 0), (0, 0), (1, 0)))[..., :-1]
+    other = batch | {"phrases": np.where(after_the_end, 0, batch["phrases"])}
+    laid, same = lay_out(other, room), lay_out(batch, room)
+    for name in ("column_id", "column_weight", "phrase_overflow"):
+        np.testing.assert_array_equal(laid[name], same[name])
+    filled = other["phrase_mask"]
+    rows_of = dict(zip(other["phrase_id"][filled].tolist(), other["phrases"][filled], strict=True))
+    for place in np.flatnonzero(laid["column_weight"][:, 0]):
+        np.testing.assert_array_equal(laid["phrases"][place], rows_of[int(laid["column_id"][place, 0])])

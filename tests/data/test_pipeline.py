@@ -14,7 +14,7 @@ from cc_jax.config import ConfigError
 from cc_jax.data import pipeline
 from cc_jax.data.dataset import DatasetError
 from cc_jax.data.packing import PhraseRows
-from cc_jax.data.tokenizer import Tokenizer, train_tokenizer
+from cc_jax.data.tokenizer import EOS, Tokenizer, train_tokenizer
 from cc_jax.data.transforms import ImageError
 
 
@@ -351,3 +351,12 @@ def test_what_can_not_be_batched_is_refused(tokenizer):
         batches(tokenizer, batch_size=9, processes=2)
     with pytest.raises(ConfigError, match="no records"):
         batches(tokenizer, count=0)
+
+
+def test_a_caption_that_stands_as_its_own_phrase_spans_its_text_whatever_pads_it(tokenizer):
+    alone = record(0, phrases=()) | {"phrase_start": np.array([], int), "phrase_end": np.array([], int)}
+    made, other = (example(padded, spans=True)(alone, 0) for padded in (tokenizer, tokenizer.padded_with(0)))
+    assert other["caption"][-1] == 0 and made["caption"][-1] == EOS
+    first, end = other["phrase_span"][0]
+    assert first == 0 and other["caption"][end] == EOS and EOS not in other["caption"][:end]
+    np.testing.assert_array_equal(other["phrase_span"], made["phrase_span"])

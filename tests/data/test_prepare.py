@@ -220,7 +220,7 @@ def test_the_tokenizer_is_trained_on_train_captions_only(folder, tmp_path):
     folder.add_good(5)
     folder.add(photo(0), "zzzz QQQQ", split="test")
     counts = prepare(folder.source, tmp_path / "out", vocab_size=60)
-    tokenizer = Tokenizer.load(dataset.tokenizer_path(tmp_path / "out"))
+    tokenizer = Tokenizer.load(tmp_path / "out")
     assert tokenizer.vocab_size == counts["vocab_size"] <= 60
     unknown = 2
     assert unknown not in tokenizer.encode(["a red dog sees 3 cats"], 32) and unknown in tokenizer.encode(["zzzz"], 8)
@@ -229,10 +229,19 @@ def test_the_tokenizer_is_trained_on_train_captions_only(folder, tmp_path):
 def test_a_given_tokenizer_is_copied(folder, tmp_path):
     folder.add_good(3)
     prepare(folder.source, tmp_path / "one")
-    given = dataset.tokenizer_path(tmp_path / "one")
+    given = tmp_path / "one" / "tokenizer.model"
     folder.add_good(3)
     prepare(folder.source, tmp_path / "two", tokenizer=given)
-    assert dataset.tokenizer_path(tmp_path / "two").read_bytes() == given.read_bytes()
+    assert (tmp_path / "two" / "tokenizer.model").read_bytes() == given.read_bytes()
+
+
+def test_a_given_tokenizer_json_is_copied_with_its_form(folder, gemma_json, tmp_path):
+    folder.add_good(3)
+    counts = prepare(folder.source, tmp_path / "out", tokenizer=gemma_json)
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == gemma_json.read_bytes()
+    assert not (tmp_path / "out" / "tokenizer.model").exists()
+    tokenizer = Tokenizer.load(tmp_path / "out")
+    assert tokenizer.vocab_size == counts["vocab_size"] and str(tokenizer.form) == "lower, padded with 0"
 
 
 def test_a_dataset_without_a_train_split_has_no_tokenizer(folder, tmp_path):

@@ -1,6 +1,7 @@
-"""Tokens against SentencePiece itself, and against the text rules of SigLIP written out by hand."""
-import io
+"""Tokens against SentencePiece itself, transformers' SigLIP tokenizer, and the text rules of SigLIP written out by hand."""
+import json
 import pickle
+import shutil
 import string
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_jax.data.phrases import located_phrases
-from cc_jax.data.tokenizer import EOS, Tokenizer, canonicalize, train_tokenizer
+from cc_jax.data.text_form import SIGLIP, SIGLIP2, TextForm, canonicalize
+from cc_jax.data.tokenizer import EOS, Tokenizer, is_in, train_tokenizer
 
 CAPTIONS = [f"A {size} {colour} {shape} to the {side} of a {other} {shape}."
             for size in ("small", "large") for colour in ("red", "blue", "green") for shape in ("circle", "cross")
@@ -28,23 +30,6 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "trained.model"
     train_tokenizer(CAPTIONS, path, vocab_size=60)
     return path
-
-
-@pytest.mark.parametrize("text, expected", [
-    ("A red HAT, and a \"blue\" one.", "a red hat and a blue one"),
-    ("  two\tdogs\n run ", "two dogs run"),
-    ("snake_case it's", "snake case its"),
-    ("Ein ÜBER-Hut – schön", "ein überhut – schön"),
-    ("...", ""),
-])
-def test_canonical_text_is_lower_case_without_ascii_punctuation(text, expected):
-    assert canonicalize(text) == expected
-
-
-@given(st.text())
-def test_canonical_text_is_a_fixed_point(text):
-    once = canonicalize(text)
-    assert canonicalize(once) == once or "İ" in text     # its lower case has one more character, which is no letter
 
 
 @pytest.mark.parametrize("length", [1, 2, 8, 64])
@@ -175,17 +160,17 @@ def test_a_span_of_punctuation_or_white_space_has_no_positions(model, span):
     assert Tokenizer.load(model).token_spans(text, [span], 32).tolist() == [[0, 0]], text[slice(*span)]
 
 
-def test_all_pieces_of_one_character_belong_to_it():
+def test_all_pieces_of_one_character_belong_to_it(tmp_path):
     """A character that becomes bytes, as in models with byte fallback, or several letters."""
-    file = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CAPTIONS), model_writer=file, vocab_size=330, model_type="bpe", byte_fallback=True,
-        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2)
-    plain = sentencepiece.SentencePieceProcessor(model_proto=file.getvalue())
+        sentence_iterator=iter(CAPTIONS), model_prefix=str(tmp_path / "bytes"), vocab_size=330, model_type="bpe",
+        byte_fallback=True, hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2)
+    plain = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "bytes.model"))
     text = "a 🐕 ½"
     assert pieces(plain, text) == "▁a ▁ <0xF0> <0x9F> <0x90> <0x95> ▁ <0x31> <0xE2> <0x81> <0x84> <0x32>".split()
     spans = [(0, 1), (2, 3), (4, 5), (2, 5)]
-    assert Tokenizer(plain).token_spans(text, spans, 32).tolist() == [[0, 1], [2, 6], [7, 12], [2, 12]]
+    found = Tokenizer.load(tmp_path / "bytes.model").token_spans(text, spans, 32)
+    assert found.tolist() == [[0, 1], [2, 6], [7, 12], [2, 12]]
 
 
 @pytest.mark.parametrize("span", [(-1, 2), (3, 2), (0, 6)])
@@ -268,7 +253,7 @@ def test_a_file_of_another_kind_is_an_error(tmp_path, data):
 def test_a_model_with_another_end_of_sentence_is_an_error(tmp_path):
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(CAPTIONS), model_prefix=str(tmp_path / "m"),
                                              vocab_size=30, minloglevel=2)
-    with pytest.raises(ValueError, match="id of .* is 2; it must be 1"):
+    with pytest.raises(ValueError, match="has 2 as its end-of-sentence id; it must be 1"):
         Tokenizer.load(tmp_path / "m.model")
 
 
@@ -287,3 +272,110 @@ def test_a_tokenizer_travels_to_a_worker(model):
     tokenizer = Tokenizer.load(model)
     copy = pickle.loads(pickle.dumps(tokenizer))     # noqa: S301  as the workers of the input pipeline get it
     np.testing.assert_array_equal(copy.encode(CAPTIONS, 9), tokenizer.encode(CAPTIONS, 9))
+
+
+@pytest.fixture(scope="module")
+def peer(test_data):
+    transformers = pytest.importorskip("transformers")
+    made = transformers.SiglipTokenizer(vocab_file=str(test_data / "tokenizer" / "spm32k.model"))
+    return lambda texts: np.array(made(texts, padding="max_length", max_length=64, truncation=True)["input_ids"])
+
+
+@pytest.mark.parametrize("file", ["cc3m_val", "coco_val2017", "flickr30k_part"])
+def test_rows_of_real_captions_are_those_of_transformers(test_data, peer, file):
+    captions = (test_data / "captions" / f"{file}.txt").read_text().splitlines()[::40]
+    tokenizer = Tokenizer.load(test_data / "tokenizer" / "spm32k.model")
+    np.testing.assert_array_equal(tokenizer.encode(captions, 64), peer(captions))
+
+
+@given(texts=st.lists(
+    st.text(st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="_"), max_size=60)
+    | st.lists(WORDS.filter(lambda word: "_" not in word), max_size=90).map(" ".join), min_size=1, max_size=4))
+def test_rows_of_any_text_are_those_of_transformers(test_data, peer, texts):
+    """Except for "_", which parts words here as in big_vision and open_clip, and vanishes there."""
+    tokenizer = Tokenizer.load(test_data / "tokenizer" / "spm32k.model")
+    np.testing.assert_array_equal(tokenizer.encode(texts, 64), peer(texts))
+
+
+def test_a_name_of_a_special_token_in_a_caption_is_text(model):
+    rows = Tokenizer.load(model).encode(["a </s> red <pad> circle"], 32)
+    assert rows[0, :-1].tolist().index(EOS) > 5 and 0 not in rows
+
+
+def test_case_and_punctuation_do_not_count(model):
+    one, same = Tokenizer.load(model).encode(["A RED circle, to the left!", "a red circle to the left"], 32)
+    assert (one == same).all()
+
+
+def test_with_the_other_form_punctuation_counts_and_padding_is_zero(model, tmp_path):
+    path = shutil.copy(model, tmp_path / "tokenizer.model")
+    (tmp_path / "tokenizer_form.json").write_text('{"cleaning": "lower", "pad_id": 0}')
+    tokenizer = Tokenizer.load(path)
+    plain = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    ids = plain.encode("a red circle.")
+    assert tokenizer.form == SIGLIP2 and ids != plain.encode("a red circle")
+    assert tokenizer.encode(["A RED Circle."], 32)[0].tolist() == ids + [EOS] + [0] * (31 - len(ids))
+    [[first, end]] = tokenizer.token_spans("A RED Circle.", [(2, 5)], 32)
+    assert plain.decode(ids[first:end]) == "red"
+
+
+def test_a_vocabulary_numbered_as_gemmas_has_the_form_of_siglip_2(tmp_path):
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CAPTIONS), model_prefix=str(tmp_path / "gemma"), vocab_size=60, model_type="bpe",
+        pad_id=0, eos_id=1, bos_id=2, unk_id=3, hard_vocab_limit=False, minloglevel=2)
+    assert Tokenizer.load(tmp_path / "gemma.model").form == SIGLIP2
+
+
+@pytest.mark.parametrize("kind", ["SentencePiece", "JSON"])
+@pytest.mark.parametrize("pad_id", [0, 1])
+def test_what_was_saved_is_read_back_from_the_folder(model, gemma_json, tmp_path, kind, pad_id):
+    tokenizer = Tokenizer.load(model if kind == "SentencePiece" else gemma_json).padded_with(pad_id)
+    assert not is_in(tmp_path)
+    for _ in range(2):                                  # a second time over the first
+        tokenizer.save(tmp_path)
+    name = "tokenizer.model" if kind == "SentencePiece" else "tokenizer.json"
+    assert {path.name for path in tmp_path.iterdir()} == {name, "tokenizer_form.json"} and is_in(tmp_path)
+    for path in (tmp_path, tmp_path / name):
+        again = Tokenizer.load(path)
+        assert again.fingerprint == tokenizer.fingerprint and again.form.pad_id == pad_id
+        assert (again.encode(["A red hat."], 9) == tokenizer.encode(["A red hat."], 9)).all()
+
+
+def test_a_folder_of_an_earlier_version_has_the_form_of_siglip(model, tmp_path):
+    shutil.copy(model, tmp_path / "tokenizer.model")
+    assert Tokenizer.load(tmp_path).form == SIGLIP
+
+
+def test_each_difference_gives_another_fingerprint(model, test_data, gemma_json):
+    tokenizers = [Tokenizer.load(path) for path in (model, test_data / "tokenizer" / "spm32k.model", gemma_json)]
+    tokenizers += [tokenizer.padded_with(1 - tokenizer.form.pad_id) for tokenizer in tokenizers]
+    tokenizers.append(Tokenizer(None, TextForm("lower", EOS), tokenizers[0].serialized))
+    assert len({tokenizer.fingerprint for tokenizer in tokenizers}) == len(tokenizers)
+    assert tokenizers[0].fingerprint.endswith("(canonicalize, padded with 1)")
+
+
+def test_a_swapped_file_no_longer_goes_with_its_form(model, test_data, tmp_path):
+    Tokenizer.load(model).save(tmp_path)
+    shutil.copy(test_data / "tokenizer" / "spm32k.model", tmp_path / "tokenizer.model")
+    with pytest.raises(ValueError, match="_form.json does not say the form of tokenizer.model: .*put that one back"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_damaged_form_is_an_error(model, tmp_path):
+    Tokenizer.load(model).save(tmp_path)
+    form = tmp_path / "tokenizer_form.json"
+    form.write_bytes(form.read_bytes()[:20])
+    with pytest.raises(ValueError, match="it is not JSON"):
+        Tokenizer.load(tmp_path)
+    form.write_text(json.dumps({"cleaning": "none", "pad_id": 1}))
+    with pytest.raises(ValueError, match="'none' is not known"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_folder_with_no_tokenizer_or_with_two_is_an_error(model, gemma_json, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no tokenizer in .*tokenizer.model and tokenizer.json"):
+        Tokenizer.load(tmp_path)
+    shutil.copy(model, tmp_path / "tokenizer.model")
+    shutil.copy(gemma_json, tmp_path / "tokenizer.json")
+    with pytest.raises(ValueError, match="tokenizer.model and tokenizer.json in .*must hold one"):
+        Tokenizer.load(tmp_path)
