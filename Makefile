@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS ?= dev
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -15,19 +14,24 @@ export MALLOC_TOP_PAD_ ?= 268435456
 
 install: $(VENV)/.installed
 
+# What the project needs, for `make demo`; and what its tests need besides, peers to compare with among it.
 $(VENV)/.installed: setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("cc_jax needs Python >= 3.11, and $(PYTHON) is %d.%d; name another with: make PYTHON=python3.12" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -e '.[$(EXTRAS)]'
+	$(BIN)/pip install --quiet -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet -e '.[dev]'
 	@touch $@
 
 # Plain SigLIP against the concept losses on the embedded dataset; the result is demo/report.html and demo/report.png.
 demo: install
 	$(BIN)/python -m cc_jax.tools.demo --out demo
 
-test: install
+test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
-lint: install
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,6 +1,9 @@
 """Package metadata: `pip install -e .[dev]`; accelerators with `.[tpu]` or `.[cuda]`."""
 from setuptools import find_packages, setup
 
+# What exports are tested against. From 2.14 on PyTorch's default build brings CUDA libraries by the gigabyte.
+PEERS = ["torch==2.13.0", "transformers>=5.20", "open_clip_torch>=3.3"]
+
 setup(
     name="cc_jax",
     version="0.1.0",
@@ -14,11 +17,12 @@ setup(
         "array-record>=0.8.1",
         "etils[epath]>=1.12",
         "flax>=0.12",
-        "fsspec>=2024.6",
+        "fsspec[http]>=2024.6",
         "grain>=0.2.12",
         "jax>=0.10",
         "jaxtyping>=0.3",
         "matplotlib>=3.9",
+        "ml_dtypes>=0.5",
         "ml_collections>=1.0",
         "nltk>=3.9",
         "numpy>=2.0",
@@ -36,7 +40,9 @@ setup(
         "cuda": ["jax[cuda13]>=0.10"],
         "prepare": ["apache-beam>=2.70", "gcsfs>=2026.4", "pyarrow>=18.0", "s3fs>=2026.4"],
         "spacy": ["spacy>=3.7"],
+        "peers": PEERS,
         "dev": [
+            *PEERS,
             "apache-beam>=2.70",
             "hypothesis>=6.100",
             "ipykernel>=6.29",
@@ -45,6 +51,7 @@ setup(
             "pyarrow>=18.0",
             "pytest>=8.0",
             "ruff>=0.12",
+            "safetensors>=0.5",
         ],
     },
 )

@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 
 from cc_jax import checkpoint, flops, metrics, objective, optim, sharding, step
 from cc_jax.config import Config, ConfigError, steps, total_steps
-from cc_jax.convert import big_vision
+from cc_jax.convert import formats, released
 from cc_jax.data import dataset, packing, phrase_noise, pipeline, prepare
 from cc_jax.data.tokenizer import Tokenizer, is_in
 from cc_jax.evals import embed, registry
@@ -46,20 +46,23 @@ def train(values: Mapping, workdir: str) -> None:
     save_every = steps(config.checkpoint.every, length)
     manager_options = dict(keep=config.checkpoint.get("keep", 2))
     log_every, threads = config.get("log_every", 50), config.data.get("threads", 4)
-    model_init = config.get("model_init", None)
+    model_init, dont_load = config.get("model_init", None), config.get("dont_load", ())
+    model_cache = config.get("model_cache", released.CACHE)
     config.check_all_read()
 
     checkpoint.claim_workdir(workdir, dict(values))
     keep_tokenizer(tokenizer, workdir)
     manager = checkpoint.open_manager(workdir, **manager_options)
     resumes = manager.latest_step() is not None
-    params = big_vision.load(model_init, state.params) if model_init and not resumes else state.params
+    params, notes = state.params, []
+    if model_init and not resumes:
+        params, notes = formats.load(model_init, state.params, dont_load, model_cache)
     state = step.begin_from(state, params, average is not None, goal.distill > 0)
     if resumes:
         state = checkpoint.restore(manager, state)
         metrics.say(f"resuming {workdir} after step {int(state.step)} of {length}")
     elif model_init:
-        metrics.say(f"parameters from {model_init}")
+        metrics.say("; ".join([f"parameters from {model_init}", *notes]))
     first_step = int(state.step)
     embedder = embed.make(model, tokenizer, res, mesh)
 

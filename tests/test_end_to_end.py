@@ -7,7 +7,7 @@ from cc_jax import metrics
 
 
 @pytest.mark.parametrize("config", [
-    "shapes_cc", "photos_cc", "siglip_b16", "siglip_b16_cc", "siglip_b16_cc_finetune"])
+    "shapes_cc", "photos_cc", "siglip_b16", "siglip_b16_cc", "siglip_b16_cc_finetune", "siglip_lit"])
 def test_every_config_runs_locally(config, shapes_dir, tmp_path, command):
     command("cc_jax.main", "--config", f"configs/{config}.py:data={shapes_dir},runlocal", "--workdir", tmp_path)
     lines = metrics.read(tmp_path)

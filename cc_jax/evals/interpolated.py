@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 
 from cc_jax.config import ConfigError
-from cc_jax.convert import big_vision
+from cc_jax.convert import formats
 from cc_jax.evals.embed import Embedder
 
 
@@ -26,7 +26,7 @@ def make(
         raise ConfigError(f"alphas={alphas!r} of an interpolated evaluator: use numbers from 0 to 1.")
 
     def evaluate(embedder: Embedder) -> dict[str, float]:
-        before = big_vision.load(start, embedder.params)
+        before, _ = formats.load(start, embedder.params)
         return {f"{alpha:.2f}/{name}": score for alpha in alphas
                 for name, score in evaluator(embedder.at(between(before, embedder.params, alpha))).items()}
     return evaluate

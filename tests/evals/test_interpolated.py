@@ -13,7 +13,7 @@ def embedder(params):
 
 def test_each_alpha_is_evaluated_once_on_the_weights_between(monkeypatch):
     start, end = {"a": np.float32([0, 4])}, {"a": np.float32([1, 2])}
-    monkeypatch.setattr(interpolated.big_vision, "load", lambda path, like: start)
+    monkeypatch.setattr(interpolated.formats, "load", lambda path, like: (start, []))
     sweep = interpolated.make(lambda given: {"first": given.params["a"][0], "last": given.params["a"][1]}, "x.npz",
                               (0, 0.25, 1.0))
     assert sweep(embedder(end)) == {"0.00/first": 0, "0.00/last": 4, "0.25/first": 0.25, "0.25/last": 3.5,

@@ -1,0 +1,70 @@
+"""Converts weights: `python -m cc_jax.convert IN OUT --to huggingface`.
+
+IN is a run's workdir, a big_vision .npz (or IMAGE.npz,TEXT.npz), a directory of Hugging Face's SiglipModel or of open_clip
+with safetensors, or a released model's name. OUT is what big_vision (an .npz), `SiglipModel.from_pretrained(OUT)` or
+`open_clip.create_model_and_transforms("local-dir:OUT")` opens; it appears whole or not at all.
+"""
+import dataclasses
+
+from absl import app, flags, logging
+
+from cc_jax import metrics
+from cc_jax.config import ConfigError
+from cc_jax.convert import formats, released, workdir
+from cc_jax.convert.weights import DTYPES, Weights, WeightsError
+
+TO = flags.DEFINE_enum("to", None, formats.FORMATS, "Whose loader is to open the result.", required=True)
+DTYPE = flags.DEFINE_enum("dtype", "float32", [name for name in DTYPES if name != "float16"], "The numbers' type.")
+STEP = flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the newest by default.")
+CACHE = flags.DEFINE_string("cache", released.CACHE, "Where released models are kept.")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "A SentencePiece file to lay beside the weights, where IN has none.")
+IGNORE_PADDING_MASK = flags.DEFINE_bool("ignore_padding_mask", False, "Convert a text tower that hides its padding, though "
+                                        "the result will not: its texts get other embeddings than in training.")
+
+
+def check_padding(weights: Weights, ignore: bool) -> None:
+    """Raises WeightsError for a text tower that hides its padding, unless that is to be ignored."""
+    if weights.masks_padding and not ignore:
+        raise WeightsError(f"{weights.where} was trained with model.text.mask_padding=True. None of the other formats can "
+                           "say so, and their towers attend to padding, so every text shorter than the row would get "
+                           "another embedding than in training, silently. Train with mask_padding=False for a model "
+                           "to be used there, or convert nonetheless with --ignore_padding_mask.")
+
+
+def convert(source: str, target: str) -> Weights:
+    """Reads, checks, writes; returns what was read."""
+    if STEP.value is not None:
+        weights = workdir.read(source, STEP.value)
+    else:
+        weights = formats.open_weights(source, CACHE.value)
+    if TOKENIZER.value and not weights.tokenizer:
+        with open(TOKENIZER.value, "rb") as file:
+            weights = dataclasses.replace(weights, tokenizer={"spiece.model": file.read()})
+    check_padding(weights, IGNORE_PADDING_MASK.value)
+    formats.write(weights, target, TO.value, DTYPE.value)
+    return weights
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) != 3:
+        raise app.UsageError(f"{len(argv) - 1} arguments; give IN and OUT.")
+    logging.set_verbosity(logging.WARNING)
+    _, source, target = argv
+    try:
+        weights = convert(source, target)
+        sizes = weights.complete()
+    except (ConfigError, OSError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+    for note in weights.notes:
+        metrics.say(note)
+    if weights.masks_padding:
+        metrics.say("the text tower hid its padding in training and no longer does: texts get other embeddings")
+    if not weights.tokenizer:
+        metrics.say(f"no tokenizer lies beside {weights.where}; lay the one it was trained with beside the result")
+    elif TO.value == "big_vision":
+        metrics.say(f"an npz has no place for the tokenizer of {weights.where}; keep it")
+    metrics.say(f"{sizes.count():,} parameters of {weights.where} written to {target} for {TO.value}, {DTYPE.value}")
+
+
+if __name__ == "__main__":
+    app.run(main)
