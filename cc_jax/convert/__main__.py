@@ -1,4 +1,7 @@
-"""Converts weights: `python -m cc_jax.convert IN OUT --to huggingface`.
+"""Converts weights, or makes those between two models.
+
+python -m cc_jax.convert IN OUT --to huggingface
+python -m cc_jax.convert --interpolate START END OUT --alpha 0.5 --to big_vision      # 0 is START, 1 is END
 
 IN is a run's workdir, a big_vision .npz (or IMAGE.npz,TEXT.npz), a directory of Hugging Face's SiglipModel or of open_clip
 with safetensors, or a released model's name. OUT is what big_vision (an .npz), `SiglipModel.from_pretrained(OUT)` or
@@ -11,6 +14,7 @@ from absl import app, flags, logging
 from cc_jax import metrics
 from cc_jax.config import ConfigError
 from cc_jax.convert import formats, released, workdir
+from cc_jax.convert.interpolate import interpolate
 from cc_jax.convert.weights import DTYPES, Weights, WeightsError
 
 TO = flags.DEFINE_enum("to", None, formats.FORMATS, "Whose loader is to open the result.", required=True)
@@ -18,6 +22,8 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", [name for name in DTYPES if name !
 STEP = flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the newest by default.")
 CACHE = flags.DEFINE_string("cache", released.CACHE, "Where released models are kept.")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "A SentencePiece file to lay beside the weights, where IN has none.")
+INTERPOLATE = flags.DEFINE_bool("interpolate", False, "Write the weights between two models, START and END.")
+ALPHA = flags.DEFINE_float("alpha", 0.5, "How far from START to END, 0 to 1.")
 IGNORE_PADDING_MASK = flags.DEFINE_bool("ignore_padding_mask", False, "Convert a text tower that hides its padding, though "
                                         "the result will not: its texts get other embeddings than in training.")
 
@@ -31,12 +37,13 @@ def check_padding(weights: Weights, ignore: bool) -> None:
                            "to be used there, or convert nonetheless with --ignore_padding_mask.")
 
 
-def convert(source: str, target: str) -> Weights:
-    """Reads, checks, writes; returns what was read."""
+def convert(sources: list[str], target: str) -> Weights:
+    """Reads, checks, writes; returns what was written. Of two sources, what lies between."""
     if STEP.value is not None:
-        weights = workdir.read(source, STEP.value)
+        read = [workdir.read(source, STEP.value) for source in sources]
     else:
-        weights = formats.open_weights(source, CACHE.value)
+        read = [formats.open_weights(source, CACHE.value) for source in sources]
+    weights = interpolate(*read, ALPHA.value) if len(read) > 1 else read[0]
     if TOKENIZER.value and not weights.tokenizer:
         with open(TOKENIZER.value, "rb") as file:
             weights = dataclasses.replace(weights, tokenizer={"spiece.model": file.read()})
@@ -46,12 +53,13 @@ def convert(source: str, target: str) -> Weights:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) != 3:
-        raise app.UsageError(f"{len(argv) - 1} arguments; give IN and OUT.")
+    names = "START, END and OUT" if INTERPOLATE.value else "IN and OUT"
+    if len(argv) != (4 if INTERPOLATE.value else 3):
+        raise app.UsageError(f"{len(argv) - 1} arguments; give {names}.")
     logging.set_verbosity(logging.WARNING)
-    _, source, target = argv
+    *sources, target = argv[1:]
     try:
-        weights = convert(source, target)
+        weights = convert(sources, target)
         sizes = weights.complete()
     except (ConfigError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None

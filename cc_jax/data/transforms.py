@@ -67,6 +67,16 @@ def load(
     return square if bgr is None else cv2.cvtColor(square, cv2.COLOR_BGR2RGB)
 
 
+def view(image: bytes | UInt8[np.ndarray, "H W 3"], res: int) -> UInt8[np.ndarray, "res res 3"]:
+    """What a tower sees of an encoded image, or of pixels."""
+    return load(image, res) if isinstance(image, bytes) else resize(image, res)
+
+
+def rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of an image as 8-bit RGB, as `decode` has them. Raises: ImageError "image_mode"."""
+    return np.asarray(_to_rgb(image))
+
+
 def resize(image: UInt8[np.ndarray, "H W 3"], res: int) -> UInt8[np.ndarray, "res res 3"]:
     """The image as a square of `res` pixels: bilinear, antialiased on the way down, aspect not kept.
 
@@ -168,7 +178,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 def _rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     image.load()
-    return np.asarray(_to_rgb(image))
+    return rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

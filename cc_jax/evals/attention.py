@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
 from cc_jax.concepts import concept_attention
-from cc_jax.data.transforms import decode, load
+from cc_jax.data.transforms import decode, view
 from cc_jax.models.two_towers import sizes
 from cc_jax.objective import pixels
 from cc_jax.saved import SavedRun
@@ -29,11 +29,11 @@ class Example:
     peak: float                 # the attention drawn brightest, in units of an even spread over all patches
 
 
-def phrase_attention(run: SavedRun, image: bytes, phrases: Sequence[str]) -> Float[np.ndarray, "n h w"]:
+def phrase_attention(run: SavedRun, image: bytes | np.ndarray, phrases: Sequence[str]) -> Float[np.ndarray, "n h w"]:
     """The attention of each phrase over the image's grid of patches; each map sums to 1.
 
     Args:
-      image: an encoded image file.
+      image: an encoded image file, or its pixels.
       phrases: as training saw them, that is through `phrases.normalise`.
     Raises: ValueError where there is no phrase, ImageError for an image that can't be decoded.
     """
@@ -49,11 +49,11 @@ def make(run: SavedRun) -> Callable[[bytes, Sequence[str]], Float[np.ndarray, "n
         _, phrases, out = run.model.apply({"params": params}, pixels(image), text, want_tokens=True)
         return concept_attention(out["concept_tokens"], phrases, temperature)
 
-    def attend(image: bytes, phrases: Sequence[str]) -> Float[np.ndarray, "n h w"]:
+    def attend(image: bytes | np.ndarray, phrases: Sequence[str]) -> Float[np.ndarray, "n h w"]:
         if not phrases:
             raise ValueError("there is no phrase to attend with; give at least one.")
         text = run.tokenizer.encode(phrases, run.model.text["length"])
-        attention = forward(run.params, load(image, run.res)[None], text)
+        attention = forward(run.params, view(image, run.res)[None], text)
         return np.asarray(attention).reshape(len(phrases), *patch_grid(run))
     return attend
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from cc_jax.data.tokenizer import Tokenizer
-from cc_jax.data.transforms import load
+from cc_jax.data.transforms import view
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.objective import pixels
 from cc_jax.sharding import over_batch, replicated
@@ -19,8 +19,8 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Embedder:
-    """`images`: encoded image files (bytes) -> l2-normalised (N, D); `texts`: strings -> l2-normalised (N, D)."""
-    images: Callable[[Iterable[bytes]], Float[np.ndarray, "N D"]]
+    """`images`: encoded image files (bytes), or pixels -> l2-normalised (N, D); `texts`: strings -> l2-normalised (N, D)."""
+    images: Callable[[Iterable[bytes | np.ndarray]], Float[np.ndarray, "N D"]]
     texts: Callable[[Sequence[str]], Float[np.ndarray, "N D"]]
     params: dict
     at: Callable[[dict], "Embedder"]        # the same towers with other parameters
@@ -34,16 +34,18 @@ def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callab
     text_tower = forward(lambda params, x: model.apply({"params": params}, None, x)[1])
 
     def run(tower, params, batches: Iterator[np.ndarray]) -> Float[np.ndarray, "N D"]:
-        embeddings = []
+        embeddings, size = [], None
         for batch in batches:
-            full = np.concatenate([batch, np.zeros((rows - len(batch), *batch.shape[1:]), batch.dtype)])
+            # Few are padded to a power of two: one picture is not worth the work of a whole batch.
+            size = size or min(rows, -(-2 ** (len(batch) - 1).bit_length() // mesh.size) * mesh.size)
+            full = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)])
             embeddings.append(np.asarray(tower(params, jax.device_put(full, over_batch(mesh))))[:len(batch)])
         return np.concatenate(embeddings)
 
     def embedder(params) -> Embedder:
         return Embedder(
             images=lambda files: run(image_tower, params, (
-                np.stack([load(file, res) for file in chunk]) for chunk in chunks(files, rows))),
+                np.stack([view(file, res) for file in chunk]) for chunk in chunks(files, rows))),
             texts=lambda texts: run(text_tower, params, (
                 tokenizer.encode(chunk, model.text["length"]) for chunk in chunks(texts, rows))),
             params=params, at=embedder)

@@ -202,7 +202,7 @@ def test_every_image_tower_is_timms(open_clip):
 
 def test_the_peers_preprocess_alike(tmp_path, transformers, open_clip, tiny_tower, random_weights, ours, photos, captions,
                                     test_data):
-    """Real photos and captions, each side by its own preprocessing: nearly the same pixels, the same tokens and embeddings."""
+    """Real photos and captions, each side by its own preprocessing: nearly the same pixels, the same tokens."""
     weights = dataclasses.replace(random_weights(ODD), tokenizer={
         "spiece.model": (test_data / "tokenizer" / "spm32k.model").read_bytes()})
     for to in ("huggingface", "open_clip"):
