@@ -1,10 +1,9 @@
 """The paper's headline run: released SigLIP ViT-B/16 tuned with the concept losses (arXiv 2603.25722, section 4).
 
-CC3M images with DreamLIP's short captions, 5 epochs at a global batch of 768. The weights are big_vision's npz of
-SigLIP B/16 224 (webli_en_b16_224), the tokenizer its SentencePiece file (c4_en, 32 000 pieces).
+CC3M images with DreamLIP's short captions, 5 epochs at a global batch of 768. `init` is a released model's name, or weights
+of any format that `cc_jax.convert` reads; the dataset must be prepared with their tokenizer (c4_en, 32 000 pieces).
 
-python -m cc_jax.main --workdir gs://bucket/run \
-    --config configs/siglip_b16_cc_finetune.py:data=datasets/cc3m,init=webli_en_b16_224_63724782.npz
+python -m cc_jax.main --config configs/siglip_b16_cc_finetune.py:data=datasets/cc3m --workdir gs://bucket/run
 python -m cc_jax.main --config configs/siglip_b16_cc_finetune.py:data=shapes,runlocal --workdir runs/try
 
 `guard` holds on to what the released weights can do, where the paper loses 2.6 points on ImageNet: a term that keeps the
@@ -15,7 +14,7 @@ from configs import common
 
 def get_config(arg=None):
     arg = common.parse_arg(arg, res=224, batch_size=768, data="datasets/cc3m", eval="", runlocal=False, guard=False,
-                           init="webli_en_b16_224_63724782.npz")
+                           init="SigLIP B/16 224")
     c = common.base(arg.data, arg.res)
     c.model_init = arg.init
 

@@ -1,7 +1,6 @@
 """LiT (Zhai et al. 2022, arXiv 2111.07991): a text tower learns to read for a released image tower that stays as it is.
 
-python -m cc_jax.main --workdir runs/lit \
-    --config configs/siglip_lit.py:data=datasets/cc12m,init=webli_en_b16_224_63724782.npz
+python -m cc_jax.main --config configs/siglip_lit.py:data=datasets/cc12m --workdir runs/lit
 python -m cc_jax.main --config configs/siglip_lit.py:data=shapes,runlocal --workdir runs/try
 """
 from configs import common
