@@ -127,6 +127,17 @@ def test_a_run_is_not_resumed_with_another_tokenizer(shapes_dir, gemma_json, tmp
         train(config, str(tmp_path / "run"))
 
 
+def test_a_tower_trained_from_scratch_hides_the_padding_of_gemmas_vocabulary(shapes_dir, gemma_json, tmp_path):
+    config = tiny(shapes_dir, steps=3)
+    config["data"] |= {"tokenizer": str(gemma_json), "pad_id": 1}
+    train(config, str(tmp_path / "run"))
+    run = saved.open_run(str(tmp_path / "run"))
+    assert str(run.tokenizer.form) == "lower, padded with 1"
+    short, full = (run.tokenizer.encode(["a Red circle"], length) for length in (12, run.model.text["length"]))
+    one, other = (run.model.apply({"params": run.params}, None, text)[1] for text in (short, full))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_a_run_whose_tokenizer_was_swapped_is_not_opened(tiny_run, gemma_json, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(tiny_run, workdir)

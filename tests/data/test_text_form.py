@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 from cc_jax.data.text_form import SIGLIP, SIGLIP2, TextForm, canonicalize, lower
 
@@ -44,7 +45,6 @@ def test_lower_case_of_a_part_is_a_part_of_the_lower_case(text, place):
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cn"])))
 def test_lower_case_is_that_of_the_tokenizers_library(text):
-    normalizers = pytest.importorskip("tokenizers.normalizers")
     theirs = normalizers.Lowercase().normalize_str(text)
     assert lower(text) == theirs, [unicodedata.name(character, "?") for character in text]
 
