@@ -12,16 +12,16 @@ import dataclasses
 from absl import app, flags, logging
 
 from cc_jax import metrics
-from cc_jax.config import ConfigError
-from cc_jax.convert import formats, released, workdir
+from cc_jax.convert import formats, open_clip, released, workdir
 from cc_jax.convert.interpolate import interpolate
 from cc_jax.convert.weights import DTYPES, Weights, WeightsError
+from cc_jax.data.tokenizer import Tokenizer
 
 TO = flags.DEFINE_enum("to", None, formats.FORMATS, "Whose loader is to open the result.", required=True)
 DTYPE = flags.DEFINE_enum("dtype", "float32", [name for name in DTYPES if name != "float16"], "The numbers' type.")
 STEP = flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the newest by default.")
 CACHE = flags.DEFINE_string("cache", released.CACHE, "Where released models are kept.")
-TOKENIZER = flags.DEFINE_string("tokenizer", None, "A SentencePiece file to lay beside the weights, where IN has none.")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "A SentencePiece file to lay beside the weights, not what IN has.")
 INTERPOLATE = flags.DEFINE_bool("interpolate", False, "Write the weights between two models, START and END.")
 ALPHA = flags.DEFINE_float("alpha", 0.5, "How far from START to END, 0 to 1.")
 IGNORE_PADDING_MASK = flags.DEFINE_bool("ignore_padding_mask", False, "Convert a text tower that hides its padding, though "
@@ -37,6 +37,15 @@ def check_padding(weights: Weights, ignore: bool) -> None:
                            "to be used there, or convert nonetheless with --ignore_padding_mask.")
 
 
+def tokenizer_for(weights: Weights, path: str) -> bytes:
+    """The bytes of a SentencePiece file whose pieces the text tower has. Raises ValueError for any other."""
+    tokenizer, vocab_size = Tokenizer.load(path), weights.complete().vocab_size
+    if tokenizer.vocab_size > vocab_size:
+        raise WeightsError(f"{path} has {tokenizer.vocab_size} pieces, {weights.where} embeddings for {vocab_size}; name "
+                           "the tokenizer it was trained with.")
+    return tokenizer.serialized
+
+
 def convert(sources: list[str], target: str) -> Weights:
     """Reads, checks, writes; returns what was written. Of two sources, what lies between."""
     if STEP.value is not None:
@@ -44,9 +53,8 @@ def convert(sources: list[str], target: str) -> Weights:
     else:
         read = [formats.open_weights(source, CACHE.value) for source in sources]
     weights = interpolate(*read, ALPHA.value) if len(read) > 1 else read[0]
-    if TOKENIZER.value and not weights.tokenizer:
-        with open(TOKENIZER.value, "rb") as file:
-            weights = dataclasses.replace(weights, tokenizer={"spiece.model": file.read()})
+    if TOKENIZER.value:
+        weights = dataclasses.replace(weights, tokenizer={"spiece.model": tokenizer_for(weights, TOKENIZER.value)})
     check_padding(weights, IGNORE_PADDING_MASK.value)
     formats.write(weights, target, TO.value, DTYPE.value)
     return weights
@@ -61,9 +69,10 @@ def main(argv: list[str]) -> None:
     try:
         weights = convert(sources, target)
         sizes = weights.complete()
-    except (ConfigError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
-    for note in weights.notes:
+    towers = open_clip.gelu_notes(open_clip.image_tower(sizes, weights.where)) if TO.value == "open_clip" else ()
+    for note in dict.fromkeys(weights.notes + towers):
         metrics.say(note)
     if weights.masks_padding:
         metrics.say("the text tower hid its padding in training and no longer does: texts get other embeddings")

@@ -65,6 +65,8 @@ def _grids(found: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, int] |
 
 
 def _matching(patterns: Sequence[str], names: set[str], where: str) -> set[str]:
+    if isinstance(patterns, str):
+        raise WeightsError(f"config.dont_load={patterns!r}; it is a list of regular expressions: write [{patterns!r}].")
     matched = set()
     for pattern in patterns:
         new = {name for name in names if re.fullmatch(pattern, name)}

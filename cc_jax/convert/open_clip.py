@@ -81,10 +81,14 @@ def read_config(path: str) -> tuple[Sizes, tuple[str, ...]]:
     sizes = Sizes(Tower(image_width, depth, mlp_dim, num_heads),
                   Tower(width, number(text, "layers"), int(width * ratio), number(text, "heads")), patch, res,
                   number(text, "vocab_size"), number(text, "context_length"), number(model, "embed_dim"))
-    exact = ["image"] * (name in EXACT_GELU) + ["text"] * (not _has_tanh(text))
-    notes = (f"open_clip computes gelu exactly in the {' and '.join(exact)} tower of {path}, this model in the tanh form "
-             "that SigLIP was trained with: embeddings differ a little",) if exact else ()
-    return directory.checked_sizes(where, sizes), notes
+    return directory.checked_sizes(where, sizes), gelu_notes(name, _has_tanh(text))
+
+
+def gelu_notes(name: str, text_has_tanh: bool = True) -> tuple[str, ...]:
+    """What is to be said of a model with this image tower: where open_clip computes another gelu than this project."""
+    exact = ["image"] * (name in EXACT_GELU) + ["text"] * (not text_has_tanh)
+    return (f"open_clip computes gelu exactly in the {' and the '.join(exact)} tower of this model, this project in the "
+            "tanh form that SigLIP was trained with: embeddings differ a little",) if exact else ()
 
 
 def _has_tanh(text: dict) -> bool:

@@ -123,8 +123,8 @@ def open_clip(transformers):
 
 @pytest.fixture(scope="session")
 def photos(test_data) -> list[Path]:
-    """A few real photos."""
-    return sorted((test_data / "flickr8k_small" / "images").iterdir())[:6]
+    """A few real photos of about 640 x 480 pixels."""
+    return sorted((test_data / "sugarcrepe_images").glob("*.jpg"))[:4]
 
 
 @pytest.fixture(scope="session")

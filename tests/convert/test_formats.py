@@ -90,6 +90,11 @@ def test_a_pattern_that_matches_nothing_is_an_error(random_weights, initial):
         formats.fit(random_weights(), initial(), dont_load=["txt/Embed"])
 
 
+def test_one_pattern_alone_is_asked_for_as_a_list(random_weights, initial):
+    with pytest.raises(ConfigError, match=r"write \['txt/.\*'\]"):
+        formats.fit(random_weights(), initial(), dont_load="txt/.*")
+
+
 def test_parameters_keep_the_models_type_and_place(random_weights, initial):
     replicated = sharding.replicated(sharding.make_mesh({"data": -1}))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.float16, sharding=replicated), initial())
