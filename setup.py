@@ -1,7 +1,7 @@
 """Package metadata: `pip install -e .[dev]`; accelerators with `.[tpu]` or `.[cuda]`."""
 from setuptools import find_packages, setup
 
-# What exports are tested against. From 2.14 on PyTorch's default build brings CUDA libraries by the gigabyte.
+# What weights are compared with in tests. torch is pinned to its CPU build; newer ones bring CUDA libraries by the gigabyte.
 PEERS = ["torch==2.13.0", "transformers>=5.20", "open_clip_torch>=3.3"]
 
 setup(

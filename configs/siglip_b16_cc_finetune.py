@@ -31,9 +31,9 @@ def get_config(arg=None):
     c.evals.retrieval = common.retrieval(common.dataset(arg.eval or arg.data))
     if arg.guard:
         c.loss.distill, c.average = 1.0, 0.999
-        c.evals.sweep = common.interpolated(c.evals.retrieval, arg.init)
+        if not arg.runlocal:
+            c.evals.sweep = common.interpolated(c.evals.retrieval, arg.init)
     if arg.runlocal:  # a tiny tower has no released weights
         c = common.shrink(c)
         del c.model_init
-        c.evals.pop("sweep", None)
     return c

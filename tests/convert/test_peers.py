@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cc_jax.convert import formats
+from cc_jax.convert import formats, npz
 from cc_jax.convert import open_clip as reader
-from cc_jax.convert.weights import Sizes, Tower
+from cc_jax.convert.weights import Sizes, Tower, rolled
 from cc_jax.data import transforms
 from cc_jax.data.tokenizer import Tokenizer
 
@@ -226,3 +226,22 @@ def test_the_peers_preprocess_alike(tmp_path, transformers, open_clip, tiny_towe
     rows = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'open_clip'}")(captions).numpy()
     np.testing.assert_array_equal(rows, tokens)
     assert_close(open_clips(model.eval(), theirs, rows), ours(tmp_path / "open_clip", ODD, theirs, tokens))
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_open_clips_reader_of_big_vision_agrees(tmp_path, open_clip, tiny_tower, random_weights, stacked):
+    """An independent reading of big_vision's npz: tensor by tensor, every bit what is written for open_clip here."""
+    import torch
+    from open_clip.convert import load_big_vision_weights
+
+    weights = random_weights(ODD)
+    params = rolled(weights.params) if stacked else weights.params
+    npz.write(str(tmp_path / "weights.npz"), {f"params/{name}": lazy for name, lazy in params.items()})
+    formats.write(weights, str(tmp_path / "out"), "open_clip", "float32")
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
+    written = {name: value.clone() for name, value in model.state_dict().items()}
+    shake(model)
+    with torch.no_grad():
+        load_big_vision_weights(model, str(tmp_path / "weights.npz"))
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, written[name], err_msg=name)

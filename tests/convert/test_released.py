@@ -43,6 +43,13 @@ def test_every_model_of_the_table_has_the_parameters_it_says(name):
     assert model.sizes.kind == ("siglip2" if name.startswith("SigLIP2") else "siglip")
 
 
+def test_the_parameters_of_b16_are_big_visions(test_data):
+    """Name by name, shape by shape, from a listing of big_vision's own tree."""
+    lines = (test_data / "big_vision_b16_params.txt").read_text().splitlines()
+    listed = {name: shape for name, shape in (line.rsplit(" ", 1)[0].split(" ", 1) for line in lines if line.strip())}
+    assert {name: str(shape) for name, shape in released.RELEASED["SigLIP B/16 224"].sizes.shapes().items()} == listed
+
+
 def test_names_are_told_from_paths():
     assert released.find("siglip 2 b/16 256") == "SigLIP2 B/16 256"
     assert released.find("SigLIP B/16 224") == "SigLIP B/16 224"
