@@ -5,6 +5,8 @@ import numpy as np
 
 from cc_jax import saved
 from cc_jax.convert import formats
+from cc_jax.train import train
+from configs import shapes_cc
 
 
 def test_a_run_that_hides_its_padding_is_refused_unless_told(command, tiny_run, tmp_path):
@@ -21,6 +23,19 @@ def test_a_run_that_hides_its_padding_is_refused_unless_told(command, tiny_run, 
     assert config["vision_config"]["image_size"] == run.res
     head = formats.open_weights(str(tmp_path / "out")).params["txt/head/kernel"].read()
     np.testing.assert_array_equal(head, run.params["txt"]["head"]["kernel"])
+
+
+def test_a_run_starts_from_the_weights_it_is_given(tiny_run, shapes_dir, tmp_path):
+    """With a learning rate of 0 it also ends with them, but for what is not to be loaded."""
+    formats.write(formats.open_weights(str(tiny_run)), str(tmp_path / "peer"), "huggingface", "float32")
+    config = shapes_cc.get_config(f"data={shapes_dir},runlocal").to_dict()
+    config |= dict(model_init=str(tmp_path / "peer"), dont_load=["txt/head/.*"], model_cache="unused", seed=7)
+    config["optim"] |= dict(lr=0.0)
+    config["evals"] = {}
+    train(config, str(tmp_path / "run"))
+    first, second = (formats.open_weights(str(path)).params for path in (tiny_run, tmp_path / "run"))
+    differ = {name for name in first if not np.array_equal(first[name].read(), second[name].read())}
+    assert "txt/head/kernel" in differ and differ <= {"txt/head/kernel", "txt/head/bias"}
 
 
 def test_another_runs_weights_can_be_started_from(tiny_run, tmp_path, arrays):
