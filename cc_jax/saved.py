@@ -86,10 +86,6 @@ def load_tokenizer(config: Config) -> Tokenizer:
     if size > text.vocab_size:
         raise ConfigError(f"config.model.text.vocab_size={text.vocab_size}, but the tokenizer has {size} pieces; set it to "
                           "at least that.")
-    if size < text.vocab_size and config.get("model_init", None):
-        raise ConfigError(f"the tokenizer in {path} has {size} pieces, the released text tower {text.vocab_size}: its ids "
-                          "mean something else; prepare the dataset with the checkpoint's own (--tokenizer FILE), or name "
-                          "that in config.data.tokenizer.")
     if tokenizer.form.pad_id != EOS and text.get("mask_padding", False):
         raise ConfigError(f"config.model.text.mask_padding=True hides padding with {EOS}, but the tokenizer in {path} pads "
                           f"with {tokenizer.form.pad_id}, which released SigLIP 2 towers attend to; set config.data.pad_id="

@@ -56,7 +56,7 @@ def train(values: Mapping, workdir: str) -> None:
     resumes = manager.latest_step() is not None
     params, notes = state.params, []
     if model_init and not resumes:
-        params, notes = formats.load(model_init, state.params, dont_load, model_cache)
+        params, notes = formats.load(model_init, state.params, dont_load, model_cache, tokenizer)
     state = step.begin_from(state, params, average is not None, goal.distill > 0)
     if resumes:
         state = checkpoint.restore(manager, state)

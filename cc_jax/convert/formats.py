@@ -7,9 +7,10 @@ from pathlib import Path
 
 from etils import epath
 
-from cc_jax.convert import big_vision, directory, hugging_face, open_clip, released, workdir
+from cc_jax.convert import big_vision, directory, hugging_face, open_clip, released, vocabulary, workdir
 from cc_jax.convert.fit import fit
 from cc_jax.convert.weights import DTYPES, Lazy, Weights, WeightsError
+from cc_jax.data.tokenizer import Tokenizer
 
 FORMATS = ("big_vision", "huggingface", "open_clip")
 KNOWN = ("a big_vision .npz (or IMAGE.npz,TEXT.npz), a directory of Hugging Face's SiglipModel or of open_clip with "
@@ -41,9 +42,17 @@ def open_weights(path: str, cache: str = released.CACHE) -> Weights:
     raise WeightsError(f"{path} is in no known format; name {KNOWN}.")
 
 
-def load(path: str, like: dict, dont_load: Sequence[str] = (), cache: str = released.CACHE) -> tuple[dict, list[str]]:
-    """(parameters, notes): the weights at `path` in the structure, types and sharding of `like`; see `fit`."""
-    return fit(open_weights(path, cache), like, dont_load)
+def load(
+    path: str, like: dict, dont_load: Sequence[str] = (), cache: str = released.CACHE, tokenizer: Tokenizer | None = None,
+) -> tuple[dict, list[str]]:
+    """(parameters, notes): the weights at `path` in the structure, types and sharding of `like`; see `fit`.
+
+    Raises WeightsError, also for a `tokenizer` that is not theirs: see `vocabulary.check`.
+    """
+    weights = open_weights(path, cache)
+    if tokenizer is not None:
+        vocabulary.check(weights, tokenizer, dont_load)
+    return fit(weights, like, dont_load)
 
 
 def write(weights: Weights, path: str, to: str, dtype: str) -> None:

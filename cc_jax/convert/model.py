@@ -6,14 +6,12 @@ import jax
 
 from cc_jax import sharding
 from cc_jax.config import Config
-from cc_jax.convert import formats, released
+from cc_jax.convert import formats, released, vocabulary
 from cc_jax.convert.fit import fit
 from cc_jax.convert.weights import Sizes, Weights, WeightsError
 from cc_jax.data.tokenizer import Tokenizer
 from cc_jax.saved import SavedRun, make_model, open_run, read_tokenizer
 from cc_jax.step import abstract_params
-
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model")      # the first of them that lies beside the weights
 
 
 def open_model(
@@ -52,13 +50,13 @@ def find_tokenizer(weights: Weights, sizes: Sizes, given: str | None) -> Tokeniz
     if given is not None:
         tokenizer = read_tokenizer(given)
     else:
-        names = [name for name in VOCABULARIES if name in weights.tokenizer]
-        if not names:
+        known = vocabulary.beside(weights)
+        if known is None:
             raise WeightsError(f"there is no tokenizer beside {weights.where}; name its file with tokenizer=..., the one "
                                f"with {sizes.vocab_size} pieces that it was trained with.")
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / names[0]).write_bytes(weights.tokenizer[names[0]])
-            tokenizer = read_tokenizer(f"{folder}/{names[0]}")
+            (Path(folder) / known[0]).write_bytes(known[1])
+            tokenizer = read_tokenizer(f"{folder}/{known[0]}")
     if tokenizer.vocab_size > sizes.vocab_size:
         raise WeightsError(f"the tokenizer of {weights.where} has {tokenizer.vocab_size} pieces, its text tower "
                            f"{sizes.vocab_size}; name the right one with tokenizer=....")

@@ -1,4 +1,5 @@
 """Records checked and their captions' noun phrases found: what becomes of each record of a source."""
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from cc_jax.data.records import Items, Note, Record, Reject
 from cc_jax.data.text_form import canonicalize
 
 MAX_CAPTION_BYTES = 10_000
+_WORD = re.compile("[A-Za-z0-9]")
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,12 @@ def check_caption(caption: Any) -> tuple[str, str] | None:
     if not isinstance(caption, str):
         return "caption_type", f"a {type(caption).__name__}; a caption must be text."
     try:
-        size = len(caption.encode())
+        size = len(caption) if caption.isascii() else len(caption.encode())
     except UnicodeEncodeError as error:
         return "caption_not_utf8", f"{caption[error.start]!r} at {error.start} is half a character."
     if size > MAX_CAPTION_BYTES:
         return "caption_too_long", f"{size} bytes, more than {MAX_CAPTION_BYTES}: {caption[:60]!r}..."
-    if not canonicalize(caption):
+    if not _WORD.search(caption) and not canonicalize(caption):     # the former is found at once, in most
         return "caption_empty", f"{caption[:60]!r} has nothing but punctuation and white space."
     return None
 

@@ -1,10 +1,13 @@
 """`python -m cc_jax.convert`, as users run it."""
+import dataclasses
 import json
 
 import numpy as np
+import pytest
 
 from cc_jax import saved
-from cc_jax.convert import formats
+from cc_jax.convert import formats, vocabulary
+from cc_jax.convert.weights import WeightsError
 from cc_jax.train import train
 from configs import shapes_cc
 
@@ -23,6 +26,19 @@ def test_a_run_that_hides_its_padding_is_refused_unless_told(command, tiny_run, 
     assert config["vision_config"]["image_size"] == run.res
     head = formats.open_weights(str(tmp_path / "out")).params["txt/head/kernel"].read()
     np.testing.assert_array_equal(head, run.params["txt"]["head"]["kernel"])
+
+
+@pytest.mark.parametrize(("tokenizer", "dont_load", "message"), [
+    ({"spiece.model": b"another"}, (), r"is not the one that lies beside peer \(spiece.model\).*--tokenizer FILE"),
+    ({}, (), r"has \d+ pieces, the text tower of peer 512"), ({}, ("txt/Embed.*",), None), ("own", (), None)])
+def test_another_tokenizer_than_the_weights_were_trained_with_is_refused(tiny_run, tokenizer, dont_load, message):
+    weights, own = formats.open_weights(str(tiny_run)), saved.open_run(str(tiny_run)).tokenizer
+    weights = dataclasses.replace(weights, where="peer", tokenizer=weights.tokenizer if tokenizer == "own" else tokenizer)
+    if message is None:
+        vocabulary.check(weights, own, dont_load)
+    else:
+        with pytest.raises(WeightsError, match=message):
+            vocabulary.check(weights, own, dont_load)
 
 
 def test_a_run_starts_from_the_weights_it_is_given(tiny_run, shapes_dir, tmp_path):
