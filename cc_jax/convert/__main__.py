@@ -15,13 +15,14 @@ from cc_jax import metrics
 from cc_jax.convert import formats, open_clip, released, workdir
 from cc_jax.convert.interpolate import interpolate
 from cc_jax.convert.weights import DTYPES, Weights, WeightsError
+from cc_jax.data.json_vocabulary import JsonVocabulary
 from cc_jax.data.tokenizer import Tokenizer
 
 TO = flags.DEFINE_enum("to", None, formats.FORMATS, "Whose loader is to open the result.", required=True)
 DTYPE = flags.DEFINE_enum("dtype", "float32", [name for name in DTYPES if name != "float16"], "The numbers' type.")
 STEP = flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the newest by default.")
 CACHE = flags.DEFINE_string("cache", released.CACHE, "Where released models are kept.")
-TOKENIZER = flags.DEFINE_string("tokenizer", None, "A SentencePiece file to lay beside the weights, not what IN has.")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "A tokenizer to lay beside the weights, not what IN has.")
 INTERPOLATE = flags.DEFINE_bool("interpolate", False, "Write the weights between two models, START and END.")
 ALPHA = flags.DEFINE_float("alpha", 0.5, "How far from START to END, 0 to 1.")
 IGNORE_PADDING_MASK = flags.DEFINE_bool("ignore_padding_mask", False, "Convert a text tower that hides its padding, though "
@@ -37,13 +38,14 @@ def check_padding(weights: Weights, ignore: bool) -> None:
                            "to be used there, or convert nonetheless with --ignore_padding_mask.")
 
 
-def tokenizer_for(weights: Weights, path: str) -> bytes:
-    """The bytes of a SentencePiece file whose pieces the text tower has. Raises ValueError for any other."""
+def tokenizer_for(weights: Weights, path: str) -> dict[str, bytes]:
+    """A vocabulary, under the peers' name for its kind, whose pieces the text tower has. Raises ValueError for any other."""
     tokenizer, vocab_size = Tokenizer.load(path), weights.complete().vocab_size
     if tokenizer.vocab_size > vocab_size:
         raise WeightsError(f"{path} has {tokenizer.vocab_size} pieces, {weights.where} embeddings for {vocab_size}; name "
                            "the tokenizer it was trained with.")
-    return tokenizer.serialized
+    return {JsonVocabulary.file_name if tokenizer.file_name == JsonVocabulary.file_name else "spiece.model":
+            tokenizer.serialized}
 
 
 def convert(sources: list[str], target: str) -> Weights:
@@ -54,7 +56,7 @@ def convert(sources: list[str], target: str) -> Weights:
         read = [formats.open_weights(source, CACHE.value) for source in sources]
     weights = interpolate(*read, ALPHA.value) if len(read) > 1 else read[0]
     if TOKENIZER.value:
-        weights = dataclasses.replace(weights, tokenizer={"spiece.model": tokenizer_for(weights, TOKENIZER.value)})
+        weights = dataclasses.replace(weights, tokenizer=tokenizer_for(weights, TOKENIZER.value))
     check_padding(weights, IGNORE_PADDING_MASK.value)
     formats.write(weights, target, TO.value, DTYPE.value)
     return weights

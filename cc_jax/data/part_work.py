@@ -20,6 +20,7 @@ from cc_jax.data.survey import Survey
 
 MAX_SPLITS = 32                     # of a part: each keeps a file open
 TRAIN = "train"
+KINDS = ("rejected", "captions", "done")    # of a part's files beside its shards; the last says that it is whole
 _BATCH = 64                         # records in memory at a time
 Tick = Callable[[int, int], None]   # told of records and rejects as they come
 
@@ -77,7 +78,7 @@ class Work:
             (scratch / "done").write_text(json.dumps(Done(part.name, stamp, counts, shards, survey).to_json()))
             for shard in [shard for of_split in shards.values() for shard in of_split]:
                 folder.deliver(scratch / shard.file, shard.file)
-            for kind in ("rejected", "captions", "done"):
+            for kind in KINDS:
                 folder.deliver(scratch / kind, f"{name}.{kind}")
 
 
@@ -101,14 +102,14 @@ def check_split(split: str, known: Collection[str]) -> tuple[str, str] | None:
     return None
 
 
-def read_done(folder: Folder, number: int, part: Part) -> Done | None:
-    """What is known of a part, if all its files are there and the file it was read from has not changed since."""
-    try:
-        done = Done.from_json(json.loads(folder.read(f"{part_name(number)}.done")))
-    except (OSError, ValueError, KeyError, TypeError):      # not there, or not written whole
-        return None
+def is_done(folder: Folder, names: Collection[str], number: int, part: Part) -> bool:
+    """Whether a part's files are all among the folder's `names`, and the file it was read from has not changed since."""
+    if not {f"{part_name(number)}.{kind}" for kind in KINDS} <= set(names):
+        return False
+    done = Done.from_json(json.loads(folder.read(f"{part_name(number)}.done")))
     stamp = files.stamp(part.url) if part.url else ""
-    return done if (done.name, done.stamp) == (part.name, stamp) else None
+    return (done.name, done.stamp) == (part.name, stamp) and all(
+        shard.file in names for shards in done.shards.values() for shard in shards)
 
 
 class Captions:

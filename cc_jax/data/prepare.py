@@ -11,6 +11,7 @@ preparation was interrupted, the same command goes on from the parts that were f
 """
 import fcntl
 import heapq
+import importlib.util
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from absl import app, flags
 from cc_jax.data import backends, dataset, runners, sources, survey, survey_page
 from cc_jax.data.annotate import Counts, Options
 from cc_jax.data.dataset import Shard
-from cc_jax.data.part_work import TRAIN, Done, Work, part_name, read_done
+from cc_jax.data.part_work import TRAIN, Done, Work, is_done, part_name
 from cc_jax.data.records import Part
 from cc_jax.data.sentencepiece_vocabulary import SentencePieceVocabulary
 from cc_jax.data.sources import find_source
@@ -158,10 +159,9 @@ def _not_done(unfinished: Folder, parts: Mapping[int, Part]) -> dict[int, Part]:
     names = unfinished.names()
     if FINISHED in names:           # all were done; an interruption came while the dataset was put together
         return {}
-    begun = {number: part for number, part in parts.items() if f"{part_name(number)}.done" in names}
     with ThreadPoolExecutor(16) as pool:
-        finished = dict(zip(begun, pool.map(lambda item: read_done(unfinished, *item), begun.items()), strict=True))
-    return {number: part for number, part in parts.items() if not finished.get(number)}
+        finished = pool.map(lambda item: is_done(unfinished, names, *item), parts.items())
+        return {number: part for (number, part), done in zip(parts.items(), finished, strict=True) if not done}
 
 
 def _run(work: Work, parts: Mapping[int, Part], of: int, processes: int, beam: Sequence[str]) -> None:
@@ -170,10 +170,10 @@ def _run(work: Work, parts: Mapping[int, Part], of: int, processes: int, beam: S
     try:
         if not beam:
             runners.run_here(work, parts, processes)
+        elif importlib.util.find_spec("apache_beam") is None:
+            raise PrepareError("--runner needs Apache Beam, which is not installed: pip install -e '.[prepare]'.")
         elif parts:
             runners.run_on_beam(work, parts, beam)
-    except ImportError as error:
-        raise PrepareError(f"--runner needs Apache Beam: pip install -e '.[prepare]' ({error}).") from error
     except OSError as error:
         kept = "What was finished is kept: free what is needed, then the same command goes on."
         raise OSError(error.errno, f"{error.strerror or error}. {kept}") from error

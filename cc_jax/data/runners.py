@@ -82,7 +82,7 @@ def run_on_beam(work: Work, parts: Mapping[int, Part], arguments: Sequence[str])
 
     Args:
       arguments: Beam's own, such as ["--runner=FlinkRunner", "--flink_master=host:8081"].
-    Raises: ImportError where Beam is not installed, RuntimeError for a failed pipeline.
+    Raises: RuntimeError for a failed pipeline.
     """
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -99,7 +99,7 @@ class _Counted:
     def __init__(self, work: Work):
         self._work = work
 
-    def __call__(self, number: int, part: Part) -> None:
+    def __call__(self, number: int, part: Part) -> int:
         from apache_beam.metrics import Metrics
         records, rejects = (Metrics.counter("cc_jax", name) for name in ("records", "rejected"))
 

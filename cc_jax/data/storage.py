@@ -40,9 +40,6 @@ class Folder:
         self._fs.invalidate_cache()
         return self._fs.exists(self._at(name))
 
-    def size(self, name: str) -> int:
-        return self._fs.size(self._at(name))
-
     def read(self, name: str) -> bytes:
         return self._fs.cat_file(self._at(name))
 

@@ -143,6 +143,17 @@ def test_going_on_takes_the_same_options_and_redoes_what_has_changed(tmp_path, m
     assert counts["records"] == 17 and counts["splits"] == {"train": 14}
 
 
+def test_a_part_that_lost_a_file_is_prepared_again(tmp_path, monkeypatch):
+    source = write_tars(tmp_path / "tars", 2, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "train_tokenizer", lambda *_: (_ for _ in ()).throw(OSError(5, "gone")))
+        with pytest.raises(OSError, match="gone"):
+            prepare.prepare(source, tmp_path / "out", max_rejected=0.5)
+    (tmp_path / ".out.partial" / "part-000001.train-00000").unlink()
+    assert prepare.prepare(source, tmp_path / "out", max_rejected=0.5)["splits"] == {"train": 8}
+    assert len(list(dataset.open_split(tmp_path / "out", "train"))) == 8
+
+
 def test_a_full_disk_is_a_clear_stop_and_what_was_finished_is_kept(tmp_path):
     image = photo(0, (300, 200))
     source = write_tars(tmp_path / "tars", 4, 30, image)
@@ -255,7 +266,7 @@ def test_the_captions_kept_are_a_uniform_choice_whatever_the_parts():
 
 
 def test_beam_that_is_not_installed_is_said(tars, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PrepareError, match=r"pip install -e '.\[prepare\]'"):
         prepare.prepare(tars, tmp_path / "out", beam=["--runner=DirectRunner"])
 
