@@ -54,11 +54,6 @@ def batch_located_phrases(captions: Sequence[str], tagger: str = "shipped") -> l
     return found
 
 
-def batch_noun_phrases(captions: Sequence[str], tagger: str = "shipped") -> list[list[str]]:
-    """`noun_phrases` of each caption."""
-    return [[phrase for phrase, _ in located] for located in batch_located_phrases(captions, tagger)]
-
-
 def count_phrases(captions: Sequence[str]) -> int:
     """How many `batch_located_phrases` finds."""
     return sum(map(len, batch_located_phrases(captions)))
