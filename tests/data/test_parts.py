@@ -86,24 +86,23 @@ def test_the_bytes_are_the_same_whoever_does_the_work(tars, expected, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path):
+def test_killed_again_and_again_it_ends_with_the_same_bytes(tars, expected, tmp_path):
     """And no process outlives the one that was killed."""
-    source = write_tars(tmp_path / "tars", 6, 300, photo(0))     # large enough parts to be killed within one
-    prepare.prepare(source, tmp_path / "whole", vocab_size=100)
     out, partial, rng, kills = tmp_path / "out", tmp_path / ".out.partial", random.Random(0), 0
     finished = lambda: len(list(partial.glob("*.done")))
-    while finished() < 3:
-        process, before = command(source, out, "--processes=2", "--vocab_size=100"), finished()
+    while finished() < 5:
+        process, before = command(tars, out, "--processes=2", "--vocab_size=100"), finished()
         while process.poll() is None and finished() == before:
             time.sleep(0.005)                                       # until it has finished one more part
         time.sleep(rng.random() * 0.05)
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
-    process = command(source, out, "--processes=2", "--vocab_size=100")
+    process = command(tars, out, "--processes=2", "--vocab_size=100")
     _, errors = process.communicate()
-    assert process.returncode == 0 and kills >= 1 and "going on" in errors, errors
-    assert digests(out) == digests(tmp_path / "whole")
+    assert process.returncode == 0 and kills >= 2 and "going on" in errors, errors
+    whole = {name: digest for name, digest in digests(out).items() if "train" in name or name == dataset.REJECTED}
+    assert whole.items() <= expected.items() and len(whole) == 7
     time.sleep(1.5)
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(out) not in running
