@@ -78,7 +78,7 @@ def train(values: Mapping, workdir: str) -> None:
             loop.flush()
             towers = embedder(state.params if state.average is None else state.average)
             loop.evaluated(done, {f"{name}/{key}": value for name, evaluator in due.items()
-                                  for key, value in evaluator(towers).items()})
+                                  for key, value in evaluator(towers).scores().items()})
 
     try:
         if first_step:  # a kill between saving and evaluating leaves that step's evaluation to do
@@ -251,7 +251,7 @@ def make_phrase_rows(config: Config, multiple: int) -> packing.PhraseRows | None
 
 
 def make_evaluators(config: Config, length: int) -> dict[str, tuple[int, Callable]]:
-    """{name: (interval in steps, evaluator(embedder) -> scores)} by the config's `evals` block."""
+    """{name: (interval in steps, evaluator(embedder) -> Result)} by the config's `evals` block."""
     evaluators = {}
     blocks = config.get("evals", {})
     for name in blocks.keys():

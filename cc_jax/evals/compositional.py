@@ -7,13 +7,14 @@ import numpy as np
 
 from cc_jax.config import ConfigError
 from cc_jax.evals.embed import Embedder
+from cc_jax.evals.result import Outcomes, Result
 
 KEYS = ("filename", "caption", "negative_caption")
 
 
 def make(
     suite: str, images: str = "", limit: int = 0, partial: bool = False,
-) -> Callable[[Embedder], dict[str, float]]:
+) -> Callable[[Embedder], Result]:
     """The evaluator of a folder of category files `{id: {filename, caption, negative_caption}}`.
 
     Args:
@@ -40,11 +41,11 @@ def make(
     if not categories:
         raise ConfigError(f"no image of suite {suite} is in {folder}; name the folder that holds them.")
 
-    def evaluate(embedder: Embedder) -> dict[str, float]:
+    def evaluate(embedder: Embedder) -> Result:
         correct = choices(categories, folder, embedder)
-        scores = {name: float(np.mean(right)) for name, right in correct.items()}
-        return scores | {"macro": float(np.mean(list(scores.values()))), "expected": expected,
-                         "items": sum(map(len, correct.values()))}
+        outcomes = {name: Outcomes([str(i) for i in range(len(right))], right, 0.5,
+                                   [item["filename"] for item in categories[name]]) for name, right in correct.items()}
+        return Result(outcomes, sum(map(len, correct.values())), expected, means={"macro": list(outcomes)})
     return evaluate
 
 

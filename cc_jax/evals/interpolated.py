@@ -13,11 +13,12 @@ import jax
 from cc_jax.config import ConfigError
 from cc_jax.convert import formats
 from cc_jax.evals.embed import Embedder
+from cc_jax.evals.result import Result, joined
 
 
 def make(
-    evaluator: Callable[[Embedder], dict[str, float]], start: str, alphas: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
-) -> Callable[[Embedder], dict[str, float]]:
+    evaluator: Callable[[Embedder], Result], start: str, alphas: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+) -> Callable[[Embedder], Result]:
     """The evaluator at each alpha, 0 the start and 1 the run; scores are named "0.25/...".
 
     Args: start: as `config.model_init`.
@@ -25,10 +26,9 @@ def make(
     if not alphas or not all(0 <= alpha <= 1 for alpha in alphas):
         raise ConfigError(f"alphas={alphas!r} of an interpolated evaluator: use numbers from 0 to 1.")
 
-    def evaluate(embedder: Embedder) -> dict[str, float]:
+    def evaluate(embedder: Embedder) -> Result:
         before, _ = formats.load(start, embedder.params)
-        return {f"{alpha:.2f}/{name}": score for alpha in alphas
-                for name, score in evaluator(embedder.at(between(before, embedder.params, alpha))).items()}
+        return joined({f"{alpha:.2f}": evaluator(embedder.at(between(before, embedder.params, alpha))) for alpha in alphas})
     return evaluate
 
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from cc_jax.config import Config, ConfigError
 from cc_jax.evals import compositional, interpolated, retrieval
 from cc_jax.evals.embed import Embedder
+from cc_jax.evals.result import Result
 
 EVALUATORS = {"retrieval": retrieval.make, "compositional": compositional.make}
 
 
-def make(block: Config) -> Callable[[Embedder], dict[str, float]]:
+def make(block: Config) -> Callable[[Embedder], Result]:
     """The evaluator of one block of the config's `evals`: its `type`, and that type's options."""
     if block.type == "interpolated":
         options = block.options({"type", "every", "of", "start", "alphas"})

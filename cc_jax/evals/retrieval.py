@@ -7,11 +7,12 @@ from jaxtyping import Float, Int
 from cc_jax.config import ConfigError
 from cc_jax.data import dataset
 from cc_jax.evals.embed import Embedder
+from cc_jax.evals.result import Outcomes, Result
 
 RECALLS = (1, 5, 10)
 
 
-def make(dir: str, split: str = "test", limit: int = 0) -> Callable[[Embedder], dict[str, float]]:
+def make(dir: str, split: str = "test", limit: int = 0) -> Callable[[Embedder], Result]:
     """The evaluator of a prepared dataset's split (its first `limit` images; 0: all).
 
     Scores: "image_to_text@k": the share of images one of whose captions is among the k most similar texts;
@@ -22,19 +23,31 @@ def make(dir: str, split: str = "test", limit: int = 0) -> Callable[[Embedder], 
     if not count:
         raise ConfigError(f"split {split!r} of {dir} is empty; evaluate on one that has records.")
 
-    def evaluate(embedder: Embedder) -> dict[str, float]:
+    def evaluate(embedder: Embedder) -> Result:
         images = embedder.images(source[i]["image"] for i in range(count))
         captions = [[caption.decode() for caption in source[i]["captions"]] for i in range(count)]
         owner = np.repeat(np.arange(count), [len(each) for each in captions])
         texts = embedder.texts([caption for each in captions for caption in each])
-        return recalls(images, texts, owner)
+        return result(*ranks(images, texts, owner), owner)
     return evaluate
 
 
-def recalls(
+def result(
+    image_rank: Int[np.ndarray, " I"], text_rank: Int[np.ndarray, " T"], owner: Int[np.ndarray, " T"],
+) -> Result:
+    """The recall at each of RECALLS both ways, query by query; captions of one image are no independent queries."""
+    captions = [f"{image}#{t}" for t, image in enumerate(owner)]
+    outcomes = {f"image_to_text@{k}": Outcomes([str(i) for i in range(len(image_rank))], image_rank < k) for k in RECALLS}
+    outcomes |= {f"text_to_image@{k}": Outcomes(captions, text_rank < k, clusters=[str(i) for i in owner]) for k in RECALLS}
+    return Result(outcomes, len(image_rank), len(image_rank))
+
+
+def ranks(
     images: Float[np.ndarray, "I D"], texts: Float[np.ndarray, "T D"], owner: Int[np.ndarray, " T"], chunk: int = 1024,
-) -> dict[str, float]:
-    """Both ways' recall at each of RECALLS; text t describes image owner[t]. A tie counts against the model.
+) -> tuple[Int[np.ndarray, " I"], Int[np.ndarray, " T"]]:
+    """How many wrong texts come before an image's best own one, and how many images before a text's own, 0 the best.
+
+    Text t describes image owner[t]. A tie counts against the model.
 
     The similarity table is made a chunk of rows at a time, so memory stays at chunk x (I + T).
     """
@@ -52,5 +65,4 @@ def recalls(
         rows = np.arange(len(similarity))
         own[t:t + chunk] = similarity[rows, owner[t:t + chunk]]  # one rounding for both sides of the comparison
         text_rank[t:t + chunk] = np.sum(similarity >= own[t:t + chunk, None], axis=1) - 1
-    return {f"{name}@{k}": float(np.mean(rank < k))
-            for name, rank in (("image_to_text", image_rank), ("text_to_image", text_rank)) for k in RECALLS}
+    return image_rank, text_rank

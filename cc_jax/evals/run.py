@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
         run = open_run(WORKDIR.value, STEP.value)
         evaluators, embedder = chosen_evaluators(run), run.embedder()
         scores = {f"{name}/{key}": value for name, evaluate in evaluators.items()
-                  for key, value in evaluate(embedder).items()}
+                  for key, value in evaluate(embedder).scores().items()}
     except (ConfigError, DatasetError, FileNotFoundError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     print(f"{WORKDIR.value}, step {run.step}\n\n{table(scores)}")

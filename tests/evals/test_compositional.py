@@ -34,7 +34,7 @@ def test_scores_by_category_and_a_tie_is_not_a_win(tmp_path):
     suite = write(tmp_path, {
         "add": {"0": item("a.jpg", "a cat", "a black cat"), "1": item("b.jpg", "a dog here", "a dog")},
         "swap": [item("a.jpg", "cat and dog", "dog and cat")], "images": ["a.jpg"]}, ["a.jpg", "b.jpg"])
-    scores = compositional.make(suite)(Lengths())
+    scores = compositional.make(suite)(Lengths()).scores()
     assert scores == {"add": 0.5, "swap": 0.0, "macro": 0.25, "items": 3, "expected": 3}
 
 
@@ -42,7 +42,7 @@ def test_a_missing_image_is_an_error_unless_the_items_at_hand_are_asked_for(tmp_
     suite = write(tmp_path, {"add": [item("a.jpg", "a", "bb"), item("gone.jpg", "a", "bb")]}, ["a.jpg"])
     with pytest.raises(ConfigError, match="1 images .*'gone.jpg'"):
         compositional.make(suite)
-    scores = compositional.make(suite, partial=True)(Lengths())
+    scores = compositional.make(suite, partial=True)(Lengths()).scores()
     assert (scores["items"], scores["expected"], scores["add"]) == (1, 2, 1.0)
 
 
@@ -62,5 +62,5 @@ def test_the_published_files_are_read_as_they_are(test_data):
         "add_att": 692, "add_obj": 2062, "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406, "swap_att": 666,
         "swap_obj": 245}
     evaluate = compositional.make(str(test_data / "sugarcrepe"), str(test_data / "sugarcrepe_images"), partial=True)
-    scores = evaluate(Lengths())
+    scores = evaluate(Lengths()).scores()
     assert (scores["items"], scores["expected"]) == (264, 7511)

@@ -5,6 +5,7 @@ import pytest
 from cc_jax.config import Config, ConfigError
 from cc_jax.evals import interpolated, registry
 from cc_jax.evals.embed import Embedder
+from cc_jax.evals.result import Outcomes, Result
 
 
 def embedder(params):
@@ -14,9 +15,11 @@ def embedder(params):
 def test_each_alpha_is_evaluated_once_on_the_weights_between(monkeypatch):
     start, end = {"a": np.float32([0, 4])}, {"a": np.float32([1, 2])}
     monkeypatch.setattr(interpolated.formats, "load", lambda path, like: (start, []))
-    sweep = interpolated.make(lambda given: {"first": given.params["a"][0], "last": given.params["a"][1]}, "x.npz",
-                              (0, 0.25, 1.0))
-    assert sweep(embedder(end)) == {"0.00/first": 0, "0.00/last": 4, "0.25/first": 0.25, "0.25/last": 3.5,
+    outcomes = lambda given: {name: Outcomes(["0"], given.params["a"][i:][:1]) for i, name in enumerate(("first", "last"))}
+    evaluator = lambda given: Result(outcomes(given), 1, 1, means={"mean": ["first", "last"]})
+    sweep = interpolated.make(evaluator, "x.npz", (0, 0.25, 1.0))
+    assert sweep(embedder(end)).scores() == {"items": 3, "expected": 3, "0.00/mean": 2, "0.25/mean": 1.875, "1.00/mean": 1.5,
+                                             "0.00/first": 0, "0.00/last": 4, "0.25/first": 0.25, "0.25/last": 3.5,
                                     "1.00/first": 1, "1.00/last": 2}
 
 

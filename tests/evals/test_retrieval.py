@@ -25,7 +25,7 @@ def test_recalls_equal_a_brute_force_ranking(seed, count, most, coarse, chunk):
     # coarse: small whole numbers, so that there are ties
     draw = (lambda *shape: rng.integers(-1, 2, shape).astype(float)) if coarse else rng.normal
     images, texts = (draw(n, 4) if coarse else draw(size=(n, 4)) for n in (count, len(owner)))
-    scores = retrieval.recalls(images, texts, owner, chunk)
+    scores = retrieval.result(*retrieval.ranks(images, texts, owner, chunk), owner).scores()
     for k in retrieval.RECALLS:
         to_text, to_image = brute(images, texts, owner, k)
         assert scores[f"image_to_text@{k}"] == pytest.approx(to_text)
@@ -34,8 +34,8 @@ def test_recalls_equal_a_brute_force_ranking(seed, count, most, coarse, chunk):
 
 def test_a_model_that_gives_everything_one_embedding_retrieves_nothing():
     constant = np.ones((20, 4))
-    scores = retrieval.recalls(constant, constant, np.arange(20))
-    assert set(scores.values()) == {0.0}
+    result = retrieval.result(*retrieval.ranks(constant, constant, np.arange(20)), np.arange(20))
+    assert {outcomes.score for outcomes in result.outcomes.values()} == {0.0}
 
 
 def test_the_evaluator_reads_a_prepared_dataset(shapes_dir):
@@ -47,5 +47,6 @@ def test_the_evaluator_reads_a_prepared_dataset(shapes_dir):
         def texts(self, texts):
             return np.repeat(np.eye(len(texts) // 2), 2, axis=0)
 
-    scores = retrieval.make(str(shapes_dir), "test", limit=10)(Oracle())
+    scores = retrieval.make(str(shapes_dir), "test", limit=10)(Oracle()).scores()
+    assert (scores.pop("items"), scores.pop("expected")) == (10, 10)
     assert scores == {f"{way}@{k}": 1.0 for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
