@@ -55,10 +55,10 @@ def compare(results: Mapping[str, Result], draws: int = DRAWS, seed: int = 0) ->
     for other in others:
         check_same_items(first, results[first], other, results[other])
     scores = {name: result.scores() for name, result in results.items()}
-    drawn = {name: resampled(result, draws, seed) for name, result in results.items()}
+    drawn = resampled(results, draws, seed)
     tested = {name: dict(result.outcomes) | {mean: pool(result, parts) for mean, parts in result.pooled.items()}
               for name, result in results.items()}
-    unlikely = {name: holm({score: mcnemar(*discordant(tested[name][score], tested[first][score])) for score in tested[first]})
+    unlikely = {name: holm({score: mcnemar(*discordant(each, tested[first][score])) for score, each in tested[name].items()})
                 for name in others}
 
     def difference(name: str, score: str) -> Difference:
@@ -75,7 +75,8 @@ def compare(results: Mapping[str, Result], draws: int = DRAWS, seed: int = 0) ->
         chance = None if any(each.chance is None for each in of) else float(np.mean([each.chance for each in of]))
         intervals = {name: Interval(scores[name][score], *bounds(drawn[name][score], result.outcomes.get(score)))
                      for name, result in results.items()}
-        return Row(score, sum(len(each.ids) for each in of), chance, intervals, {name: difference(name, score) for name in others})
+        differences = {name: difference(name, score) for name in others}
+        return Row(score, sum(len(each.ids) for each in of), chance, intervals, differences)
     return [row(score) for score in drawn[first]]
 
 
@@ -84,37 +85,37 @@ def check_same_items(first: str, there: Result, name: str, here: Result) -> None
     for score in there.outcomes | here.outcomes:
         ids = [list(result.outcomes[score].ids) if score in result.outcomes else None for result in (there, here)]
         if ids[0] != ids[1]:
-            raise ValueError(f"{first} and {name} were evaluated on other items of {score!r}; evaluate both on one suite, with "
-                             "the same images at hand.")
+            raise ValueError(f"{first} and {name} were evaluated on other items of {score!r}; evaluate both on one suite, "
+                             "with the same images at hand.")
 
 
-def resampled(result: Result, draws: int, seed: int) -> dict[str, Float[np.ndarray, " draws"]]:
-    """Each score, and each mean, of `draws` suites whose clusters are drawn from this one's with replacement.
+def resampled(
+    results: Mapping[str, Result], draws: int, seed: int,
+) -> dict[str, dict[str, Float[np.ndarray, " draws"]]]:
+    """By model, each score and each mean of `draws` suites whose clusters are drawn from these results' with replacement.
 
-    Clusters with one name are one in all scores. Two results with the same clusters and seed get the same draws.
+    Clusters with one name are one in all scores. Results are of the same items: all get the same draws.
     """
-    members = {name: outcomes.clusters if outcomes.clusters is not None else outcomes.ids
-               for name, outcomes in result.outcomes.items()}
-    place = {cluster: i for i, cluster in enumerate(dict.fromkeys(each for name in members for each in members[name]))}
-    columns = []
-    for name, outcomes in result.outcomes.items():
-        where = np.fromiter((place[each] for each in members[name]), np.int64, len(outcomes.ids))
-        columns += [np.bincount(where, outcomes.right, len(place)), np.bincount(where, minlength=len(place))]
-    totals, rng = np.stack(columns, axis=1).astype(float), np.random.default_rng(seed)
-    chunk = max(1, 2**22 // len(place))         # draws at a time: 32 MB
-    weighted = np.concatenate([
-        rng.multinomial(len(place), np.full(len(place), 1 / len(place)), min(chunk, draws - start)).astype(float) @ totals
-        for start in range(0, draws, chunk)])                                   # (draws, C) x (C, 2 S) -> (draws, 2 S)
-    right, count = weighted[:, ::2], weighted[:, 1::2]
+    first = next(iter(results.values())).outcomes
+    members = {score: each.ids if each.clusters is None else each.clusters for score, each in first.items()}
+    place = {cluster: i for i, cluster in enumerate(dict.fromkeys(each for score in members for each in members[score]))}
+    where = {score: np.array([place[each] for each in members[score]], np.int64) for score in members}
+    columns = {("items", score): np.bincount(where[score], minlength=len(place)) for score in first}
+    columns |= {(name, score): np.bincount(where[score], each.right, len(place))
+                for name, result in results.items() for score, each in result.outcomes.items()}
+    totals, rng = np.stack(list(columns.values()), axis=1).astype(float), np.random.default_rng(seed)   # (C, columns)
+    chunk, uniform = max(1, 2**22 // len(place)), np.full(len(place), 1 / len(place))       # draws at a time: 32 MB
+    sums = dict(zip(columns, np.concatenate([
+        rng.multinomial(len(place), uniform, min(chunk, draws - start)).astype(float) @ totals
+        for start in range(0, draws, chunk)]).T, strict=True))
+
+    def of_model(name: str, result: Result) -> dict[str, Float[np.ndarray, " draws"]]:
+        share = lambda parts: sum(sums[name, part] for part in parts) / sum(sums["items", part] for part in parts)
+        drawn = {score: share([score]) for score in result.outcomes}
+        drawn |= {mean: np.mean([drawn[part] for part in parts], axis=0) for mean, parts in result.means.items()}
+        return drawn | {mean: share(parts) for mean, parts in result.pooled.items()}
     with np.errstate(invalid="ignore"):         # a draw that has no item of a small category says nothing of it
-        drawn = dict(zip(result.outcomes, (right / count).T, strict=True))
-    column = {name: i for i, name in enumerate(result.outcomes)}
-    for name, parts in result.means.items():
-        drawn[name] = np.mean([drawn[part] for part in parts], axis=0)
-    for name, parts in result.pooled.items():
-        of = [column[part] for part in parts]
-        drawn[name] = right[:, of].sum(axis=1) / count[:, of].sum(axis=1)
-    return drawn
+        return {name: of_model(name, result) for name, result in results.items()}
 
 
 def percentiles(drawn: Float[np.ndarray, " draws"]) -> tuple[float, float]:

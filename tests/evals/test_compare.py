@@ -51,7 +51,8 @@ def test_items_of_one_image_are_drawn_together():
     ids = [str(i) for i in range(400)]
     together = Result({"a": Outcomes(ids, right, clusters=np.repeat(ids[:40], 10).tolist())}, 400, 400)
     apart = Result({"a": Outcomes(ids, right)}, 400, 400)
-    spread = {name: resampled(each, 2000, 0)["a"].std() for name, each in (("together", together), ("apart", apart))}
+    spread = {name: resampled({name: each}, 2000, 0)[name]["a"].std()
+              for name, each in (("together", together), ("apart", apart))}
     p = right.mean()
     assert spread["together"] == pytest.approx(np.sqrt(p * (1 - p) / 40), rel=0.1)
     assert spread["apart"] == pytest.approx(np.sqrt(p * (1 - p) / 400), rel=0.1)
@@ -61,7 +62,7 @@ def test_the_spread_of_means_is_that_of_independent_categories():
     rng = np.random.default_rng(1)
     outcomes = {name: Outcomes([f"{name}{i}" for i in range(n)], rng.random(n) < 0.6) for name, n in (("a", 50), ("b", 150))}
     one = Result(outcomes, 200, 200, means={"macro": ["a", "b"]}, pooled={"micro": ["a", "b"]})
-    drawn, values = resampled(one, 4000, 0), one.scores()
+    drawn, values = resampled({"": one}, 4000, 0)[""], one.scores()
     variance = lambda name, n: values[name] * (1 - values[name]) / n
     assert drawn["macro"].std() == pytest.approx(np.sqrt(variance("a", 50) + variance("b", 150)) / 2, rel=0.15)
     assert drawn["micro"].std() == pytest.approx(np.sqrt(variance("micro", 200)), rel=0.1)
