@@ -6,6 +6,7 @@ from ml_collections import config_flags
 from cc_jax import train
 from cc_jax.config import ConfigError
 from cc_jax.data.dataset import DatasetError
+from cc_jax.evals.guard import ScoreFell
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A config file, with its arguments after a colon (configs/siglip_b16_cc.py:runlocal,res=256); single "
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> None:
         jax.distributed.initialize()
     try:
         train.train(CONFIG.value.to_dict(), WORKDIR.value)
-    except (ConfigError, DatasetError, FloatingPointError) as error:
+    except (ConfigError, DatasetError, FloatingPointError, ScoreFell) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
 
 

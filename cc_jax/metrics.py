@@ -86,9 +86,9 @@ def read(workdir: str) -> list[dict]:
     return [json.loads(line) for line in lines if is_before(line, sys.maxsize)]
 
 
-def evaluated_at(workdir: str, step: int) -> set[str]:
-    """The names of the evaluations whose scores at `step` are in a run's metrics.jsonl."""
-    return {key.split("/")[0] for line in read(workdir) if line["step"] == step for key in line if "/" in key}
+def scores_at(workdir: str, step: int) -> dict[str, float]:
+    """The scores "EVALUATION/SCORE" of `step` in a run's metrics.jsonl, losses "loss/..." and the like among them."""
+    return {key: value for line in read(workdir) if line["step"] == step for key, value in line.items() if "/" in key}
 
 
 class Progress:

@@ -1,7 +1,8 @@
 """One run: set up, resume, loop, log, evaluate, save. Read it top to bottom; `cc_jax.main` starts it."""
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 from jax.experimental import multihost_utils
@@ -11,7 +12,7 @@ from cc_jax.config import Config, ConfigError, steps, total_steps
 from cc_jax.convert import formats, released
 from cc_jax.data import dataset, packing, phrase_noise, pipeline, prepare
 from cc_jax.data.tokenizer import Tokenizer, is_in
-from cc_jax.evals import embed, registry
+from cc_jax.evals import embed, guard, registry
 from cc_jax.saved import load_tokenizer, make_model, read_tokenizer
 
 EMBEDDED = "datasets/shapes"
@@ -20,7 +21,8 @@ EMBEDDED = "datasets/shapes"
 def train(values: Mapping, workdir: str) -> None:
     """Trains by the config `values` into `workdir`; called again on the same workdir, it goes on where it stopped.
 
-    Raises ConfigError for a config that can't be run, FloatingPointError where a loss is not finite.
+    Raises ConfigError for a config that can't be run, FloatingPointError where a loss is not finite, ScoreFell where a
+    score is under what `stop_if` lets it be.
     """
     config = Config(values)
     mesh = sharding.make_mesh(config.mesh.options(config.mesh.keys()))
@@ -43,6 +45,7 @@ def train(values: Mapping, workdir: str) -> None:
     update = step.make_update(model, optimiser, learning_rate, goal, config.optim.get("max_scale", None), mesh,
                               microbatches, seed, optim.frozen(config.optim, abstract), average)
     evaluators = make_evaluators(config, length)
+    guards, evaluates_start = guard.read(config.get("stop_if", ()), evaluators), config.get("evaluate_start", False)
     save_every = steps(config.checkpoint.every, length)
     manager_options = dict(keep=config.checkpoint.get("keep", 2))
     log_every, threads = config.get("log_every", 50), config.data.get("threads", 4)
@@ -70,19 +73,32 @@ def train(values: Mapping, workdir: str) -> None:
                                         jax.process_index(), jax.process_count(), threads, phrase_rows)
     writer = metrics.Writer(workdir, first_step, active=jax.process_index() == 0)
     loop = Loop(length, first_step, log_every, config.batch_size, writer)
+    guards = guard.Guards(guards, metrics.read(workdir) if resumes else ())
 
-    def evaluate(done: int, skip: Collection[str] = ()) -> None:
+    def evaluate(done: int, known: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Evaluates what is due after `done` updates; `known` are scores that need no evaluation."""
+        skip = {name.partition("/")[0] for name in known}
         due = {name: evaluator for name, (every, evaluator) in evaluators.items()
                if (done % every == 0 or done == length) and name not in skip}
+        scores = {}
         if due:
             loop.flush()
             towers = embedder(state.params if state.average is None else state.average)
-            loop.evaluated(done, {f"{name}/{key}": value for name, evaluator in due.items()
-                                  for key, value in evaluator(towers).scores().items()})
+            scores = {f"{name}/{key}": value for name, evaluator in due.items()
+                      for key, value in evaluator(towers).scores().items()}
+            loop.evaluated(done, scores)
+        try:
+            guards.check(done, known | scores)
+        except guard.ScoreFell:
+            if done:
+                checkpoint.save(manager, done, state)
+            raise
 
     try:
         if first_step:  # a kill between saving and evaluating leaves that step's evaluation to do
-            evaluate(first_step, skip=metrics.evaluated_at(workdir, first_step))
+            evaluate(first_step, metrics.scores_at(workdir, first_step))
+        elif evaluates_start:
+            evaluate(0)
         for done in range(first_step + 1, length + 1):
             batch = loop.next_batch(batches, mesh)
             if done == first_step + 1:

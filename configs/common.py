@@ -63,6 +63,8 @@ def base(data: str, res: int) -> ConfigDict:
     c.log_every = 50
     c.checkpoint = dict(every="2 %", keep=2)
     c.evals = dict()
+    # Evaluations before the first update, and scores that end the run: see cc_jax/evals/guard.py.
+    c.evaluate_start, c.stop_if = False, ()
     return c
 
 

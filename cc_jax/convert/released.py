@@ -98,13 +98,19 @@ def read(name: str, cache: str = CACHE) -> Weights:
 
     Raises WeightsError where they are not there and can't be fetched, or are not what the table says.
     """
+    place = local(name, cache)
+    return check(name, hugging_face.read(str(place)) if place.is_dir() else big_vision.read([str(place)]))
+
+
+def local(name: str, cache: str = CACHE) -> Path:
+    """The directory or file of a released model in the cache, downloaded where it is not there. Raises as `read`."""
     model, folder = RELEASED[name], Path(cache).expanduser()
     hub, file = folder / Path(model.hub).name, folder / Path(model.file).name
     if (hub / hugging_face.CONFIG).exists():
-        return check(name, hugging_face.read(str(hub)))
+        return hub
     if not file.exists():
         download(name, file)
-    return check(name, big_vision.read([str(file)]))
+    return file
 
 
 def check(name: str, weights: Weights) -> Weights:
