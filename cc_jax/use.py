@@ -43,7 +43,7 @@ class Model:
         self.run = run
         self.scale, self.bias = float(np.exp(run.params["t"][0])), float(run.params["b"][0])
         self._embedder = run.embedder()
-        self._attend = attention.make(run)
+        self._attend = attention.make(run, self._embedder)
 
     def embed_image(self, images: Picture | Iterable[Picture]) -> Float[np.ndarray, "n D"]:
         """The l2-normalised embeddings of images, in batches. Raises: ImageError for one that can't be decoded."""
@@ -57,7 +57,7 @@ class Model:
     def phrase_attention(self, image: Picture, phrases: str | Sequence[str]) -> Float[np.ndarray, "n h w"]:
         """What each phrase attends to in an image, over its patches, h down and w across; each map sums to 1."""
         phrases = [phrases] if isinstance(phrases, str) else phrases
-        return self._attend(encoded_or_pixels(image), [normalise(phrase) or phrase for phrase in phrases])
+        return self._attend(encoded_or_pixels(image), [normalise(phrase) or phrase for phrase in phrases]).phrases
 
 
 def encoded_or_pixels(image: Picture) -> bytes | np.ndarray:

@@ -79,6 +79,11 @@ def compositional(suite: str, every: str | int = "10 %", limit: int = 0) -> Conf
     return ConfigDict(dict(type="compositional", suite=suite, every=every, limit=limit))
 
 
+def pointing(file: str, every: str | int = "10 %", limit: int = 0) -> ConfigDict:
+    """Whether phrases look at their objects, on a file of phrases with boxes; its first `limit` images (0: all)."""
+    return ConfigDict(dict(type="pointing", file=file, every=every, limit=limit))
+
+
 def interpolated(of: ConfigDict, start: str, alphas=(0.25, 0.5, 0.75), every: str | int = "50 %") -> ConfigDict:
     """The evaluation `of` on weights between `start`, as `model_init`, and the run's."""
     return ConfigDict(dict(type="interpolated", of=of, start=start, alphas=alphas, every=every))

@@ -3,6 +3,7 @@
 python -m cc_jax.main --config configs/shapes_cc.py --workdir runs/concepts
 python -m cc_jax.main --config configs/shapes_cc.py:concepts=False --workdir runs/siglip
 
+`counting` also evaluates counting, for data prepared with --source shapes:counts=0.2, which shows it.
 `noise`: the share of phrases with a parsing error, the kinds of `cc_jax/data/phrase_noise.py` equally often.
 """
 from configs import common
@@ -10,7 +11,7 @@ from configs import common
 
 def get_config(arg=None):
     arg = common.parse_arg(arg, data="shapes", steps=1200, batch_size=64, concepts=True, seed=0, noise=0.0,
-                           runlocal=False)
+                           counting=False, runlocal=False)
     c = common.base(arg.data, res=48)
     c.seed = arg.seed
     c.batch_size, c.total_steps = arg.batch_size, arg.steps
@@ -32,4 +33,7 @@ def get_config(arg=None):
     c.checkpoint.every = "25 %"
     c.evals.retrieval = common.retrieval(c.data.dir)
     c.evals.compositional = common.compositional(f"{c.data.dir}/suite")
+    c.evals.pointing = common.pointing(f"{c.data.dir}/suite/pointing.jsonl")
+    if arg.counting:
+        c.evals.counting = common.compositional(f"{c.data.dir}/counting")
     return common.shrink(c) if arg.runlocal else c

@@ -4,12 +4,12 @@
                           Scene -> describe -> Statement -> caption -> "a small red ring above a striped blue star, ..."
 
 A `Statement` is what a caption claims, as data; `holds` decides whether it is true, from the objects' attributes and
-boxes alone. No two objects of a scene share a colour or a shape, so that every phrase names one. A caption names each
-object with its colour and its texture (plain is not said), so which words occur nearly always tells the captions of a
-batch apart: nothing forces a model to bind a colour to a shape.
+boxes alone. No two objects of a scene share a colour or a shape, so that every phrase names one (scenes that repeat
+objects are in `shapes_counting`). A caption names each object with its colour and its texture (plain is not said), so
+which words occur nearly always tells the captions of a batch apart: nothing forces a model to bind a colour to a shape.
 """
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -27,7 +27,8 @@ COLOURS = {
 TEXTURES = ("plain", "striped", "dotted")
 SIZES = {"small": 0.69, "large": 0.94}      # of a cell's side
 JITTER = 1                                  # pixels that an object lies off its cell's middle
-STREAMS = ("train", "test", "suite")        # of scenes, independent of one another
+# Of scenes, independent of one another; the last three are those of `shapes_counting`.
+STREAMS = ("train", "test", "suite", "train counting", "test counting", "suite counting")
 
 # How each relation is said; a caption keeps to one column.
 PHRASINGS = {
@@ -35,6 +36,7 @@ PHRASINGS = {
     "above": ("above", "over"), "below": ("below", "under"),
 }
 OPENINGS = ("", "", "there is", "we see")
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 # Which mentions a caption relates: (subject, object), by their place among those that take part.
 LAYOUTS = ((), ((0, 1),), ((0, 1), (0, 2)), ((0, 1), (2, 3)))
@@ -101,6 +103,7 @@ class Mention:
     colour: str | None = None
     texture: str | None = None
     size: str | None = None
+    count: int | None = None        # exactly so many, of NUMBERS; None: one or more, "a"
 
 
 @dataclass(frozen=True)
@@ -148,12 +151,16 @@ def draw_scene(rng: Random, spec: Spec = DEFAULT) -> Scene:
     count = rng.randint(spec.min_objects, spec.max_objects)
     cells = rng.sample(range(spec.grid**2), count)
     colours, shapes = rng.sample(spec.colours, count), rng.sample(spec.shapes, count)
-    things = (_draw_thing(rng, spec, *each) for each in zip(cells, colours, shapes, strict=True))
+    return arrange(rng, (draw_thing(rng, spec, *each) for each in zip(cells, colours, shapes, strict=True)), spec)
+
+
+def arrange(rng: Random, things: Iterable[Thing], spec: Spec) -> Scene:
+    """A scene of things on a background; they may be drawn as they are taken."""
     grey = rng.randint(190, 216)
     return Scene(tuple(things), tuple(grey + rng.randint(-6, 6) for _ in range(3)), spec.res)
 
 
-def _draw_thing(rng: Random, spec: Spec, cell: int, colour: str, shape: str) -> Thing:
+def draw_thing(rng: Random, spec: Spec, cell: int, colour: str, shape: str) -> Thing:
     row, column = divmod(cell, spec.grid)
     pitch = spec.res // spec.grid
     size = rng.choice(spec.sizes)
@@ -315,20 +322,28 @@ def caption(statement: Statement) -> str:
 
 
 def noun_phrase(mention: Mention) -> str:
-    """Such as "a large striped red circle": always in this order."""
-    return " ".join(filter(None, ("a", mention.size, mention.texture, mention.colour, mention.shape)))
+    """Such as "a large striped red circle" or "two red circles": always in this order."""
+    number, shape = ("a", mention.shape) if mention.count is None else (NUMBERS[mention.count], plural(mention.shape))
+    return " ".join(filter(None, (number, mention.size, mention.texture, mention.colour, shape)))
+
+
+def plural(shape: str) -> str:
+    return f"{shape}es" if shape.endswith("s") else f"{shape}s"
 
 
 def holds(statement: Statement, scene: Scene) -> bool:
     """Whether everything the statement claims is so in the scene."""
     named = [find(mention, scene) for mention in statement.mentions]
-    return all(thing is not None for thing in named) and all(
-        related(named[relation.subject].box, relation.name, named[relation.object].box)
+    return all(_are_as_many(mention, things) for mention, things in zip(statement.mentions, named, strict=True)) and all(
+        related(named[relation.subject][0].box, relation.name, named[relation.object][0].box)
         for relation in statement.relations)
 
 
-def find(mention: Mention, scene: Scene) -> Thing | None:
-    """The object that has everything the mention says, if there is one."""
-    said = {key: value for key, value in vars(mention).items() if value is not None}
-    return next((thing for thing in scene.things
-                 if all(getattr(thing, key) == value for key, value in said.items())), None)
+def _are_as_many(mention: Mention, things: list[Thing]) -> bool:
+    return bool(things) if mention.count is None else len(things) == mention.count
+
+
+def find(mention: Mention, scene: Scene) -> list[Thing]:
+    """The objects that have everything the mention says."""
+    said = {key: value for key, value in vars(mention).items() if key != "count" and value is not None}
+    return [thing for thing in scene.things if all(getattr(thing, key) == value for key, value in said.items())]

@@ -10,6 +10,8 @@ from jaxtyping import Float
 
 from cc_jax.data.tokenizer import Tokenizer
 from cc_jax.data.transforms import view
+from cc_jax.evals import patches
+from cc_jax.evals.patches import Patches
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.objective import pixels
 from cc_jax.sharding import over_batch, replicated
@@ -24,6 +26,7 @@ class Embedder:
     texts: Callable[[Sequence[str]], Float[np.ndarray, "N D"]]
     params: dict
     at: Callable[[dict], "Embedder"]        # the same towers with other parameters
+    patches: Callable[[Iterable[bytes | np.ndarray]], Iterator[Patches]] | None = None      # of pictures, one by one
 
 
 def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callable[[dict], Embedder]:
@@ -32,6 +35,7 @@ def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callab
     forward = lambda function: jax.jit(function, out_shardings=replicated(mesh))
     image_tower = forward(lambda params, x: model.apply({"params": params}, pixels(x), None)[0])
     text_tower = forward(lambda params, x: model.apply({"params": params}, None, x)[1])
+    before_pooling = patches.make(model, res, mesh)
 
     def run(tower, params, batches: Iterator[np.ndarray]) -> Float[np.ndarray, "N D"]:
         embeddings, size = [], None
@@ -48,7 +52,7 @@ def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callab
                 np.stack([view(file, res) for file in chunk]) for chunk in chunks(files, rows))),
             texts=lambda texts: run(text_tower, params, (
                 tokenizer.encode(chunk, model.text["length"]) for chunk in chunks(texts, rows))),
-            params=params, at=embedder)
+            params=params, at=embedder, patches=lambda files: before_pooling(params, files))
     return embedder
 
 

@@ -7,7 +7,7 @@ from cc_jax.config import Config, ConfigError, suggest
 from cc_jax.evals.embed import Embedder
 from cc_jax.evals.result import Result
 
-TYPES = ("compositional", "retrieval")      # the modules of cc_jax.evals whose `make` makes one of its options
+TYPES = ("compositional", "pointing", "retrieval")      # the modules of cc_jax.evals whose `make` makes one of its options
 
 
 def maker(kind: str) -> Callable[..., Callable[[Embedder], Result]]:

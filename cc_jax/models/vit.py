@@ -109,14 +109,16 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, query: Float[Array, "B Q D"], x: Float[Array, "B K D"],
-                 want_tokens: bool) -> tuple[Float[Array, "B Q D"], Float[Array, "B K D"] | None]:
-        """Returns (attended queries, `out(value(x))` of every token: attention left out, or None if not wanted)."""
+                 want_tokens: bool) -> tuple[Float[Array, "B Q D"], Float[Array, "B K D"] | None, Float[Array, "B n Q K"]]:
+        """Returns (attended queries, `out(value(x))` of every token: attention left out, or None if not wanted, and the
+        attention's weights by head)."""
         width, init = x.shape[-1], dict(kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype)
         heads = lambda name: nn.DenseGeneral((self.num_heads, width // self.num_heads), name=name, **init)
         out = nn.DenseGeneral(width, axis=(-2, -1), name="out", **init)
         q, k, v = heads("query")(query), heads("key")(x), heads("value")(x)
-        attended = out(nn.dot_product_attention(q, k, v, dtype=self.dtype))
-        return attended, out(v) if want_tokens else None
+        weights = nn.dot_product_attention_weights(q, k, dtype=self.dtype)  # the softmax over tokens
+        attended = out(jnp.einsum("bnqk,bknd->bqnd", weights, v))
+        return attended, out(v) if want_tokens else None, weights
 
 
 class MAPHead(nn.Module):
@@ -124,22 +126,24 @@ class MAPHead(nn.Module):
 
     With `want_tokens` it also returns the concept tokens: the same weights with the attention itself left out,
     y = out(value(x)); y + mlp(layer_norm(y)) for each encoder token (METHOD: "concept tokens"). Adds no parameter.
+    Last it returns the probe's attention by head.
     """
     mlp_dim: int | None = None
     num_heads: int = 12
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B K D"],
-                 want_tokens: bool = False) -> tuple[Float[Array, "B D"], Float[Array, "B K D"] | None]:
+    def __call__(
+        self, x: Float[Array, "B K D"], want_tokens: bool = False,
+    ) -> tuple[Float[Array, "B D"], Float[Array, "B K D"] | None, Float[Array, "B n K"]]:
         batch, _, width = x.shape
         probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, width), jnp.float32)
         probe = jnp.tile(probe, (batch, 1, 1)).astype(self.dtype)
         norm, mlp = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0"), MlpBlock(self.mlp_dim, self.dtype, name="MlpBlock_0")
         residual_mlp = lambda y: y + mlp(norm(y))
         attention = Attention(self.num_heads, self.dtype, name="MultiHeadDotProductAttention_0")
-        pooled, tokens = attention(probe, x, want_tokens)
-        return residual_mlp(pooled)[:, 0], residual_mlp(tokens) if want_tokens else None
+        pooled, tokens, weights = attention(probe, x, want_tokens)
+        return residual_mlp(pooled)[:, 0], residual_mlp(tokens) if want_tokens else None, weights[:, :, 0]
 
 
 class ViT(nn.Module):
@@ -161,7 +165,10 @@ class ViT(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"],
                  want_tokens: bool = False) -> tuple[Float[Array, "B D"], dict[str, Array]]:
-        """Args: image: pixels in [-1, 1]; want_tokens: also return "concept_tokens" (B, K, D), not normalised."""
+        """Args: image: pixels in [-1, 1]; want_tokens: also return "concept_tokens" (B, K, D), not normalised.
+
+        With a MAP head "map_attention" (B, num_heads, K) is how its probe attends, each head's weights summing to 1.
+        """
         if self.pool not in POOLS:
             raise ValueError(f"unknown pool {self.pool!r}; use one of {', '.join(POOLS)}.")
         if any(side % patch for side, patch in zip(image.shape[1:3], self.patch_size, strict=True)):
@@ -182,7 +189,8 @@ class ViT(nn.Module):
         head = nn.Dense(self.num_classes, name="head", dtype=self.dtype) if self.num_classes else lambda y: y
         tokens = x[:, 1:] if self.pool == "tok" else x
         if self.pool == "map":
-            pooled, concept_tokens = MAPHead(self.mlp_dim, self.num_heads, self.dtype)(x, want_tokens)
+            map_head = MAPHead(self.mlp_dim, self.num_heads, self.dtype)
+            pooled, concept_tokens, out["map_attention"] = map_head(x, want_tokens)
         else:
             pooled, concept_tokens = pool_without_head(self.pool)(x), tokens
         out["head_input"] = pooled

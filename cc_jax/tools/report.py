@@ -29,8 +29,7 @@ from PIL import Image
 from cc_jax import checkpoint, metrics
 from cc_jax.config import ConfigError
 from cc_jax.data import dataset
-from cc_jax.evals import attention
-from cc_jax.evals.attention import Example
+from cc_jax.evals.overlay import Example, examples
 from cc_jax.objective import LOSSES
 from cc_jax.page import document, table
 from cc_jax.saved import open_run
@@ -358,7 +357,7 @@ def write(workdirs: Sequence[str], out: str, images: int = 4, split: str = "test
     Raises what `read_runs` does, FileNotFoundError for a run without checkpoint, DatasetError for a dataset gone.
     """
     runs = read_runs(workdirs)
-    shown = attention.examples({run.name: open_run(run.workdir) for run in runs},
+    shown = examples({run.name: open_run(run.workdir) for run in runs},
                                dataset.open_split(runs[0].config["data"]["dir"], split), images) if images else []
     paths = [Path(f"{out}.html"), Path(f"{out}.png")]
     paths[0].parent.mkdir(parents=True, exist_ok=True)

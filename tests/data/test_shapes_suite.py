@@ -98,6 +98,7 @@ def test_a_bag_of_words_is_at_chance_where_words_only_change_places(suite):
     scores = {category: shapes_suite.bag_of_words_score(items, scenes) for category, items in categories.items()}
     for category in ("swap_object", "swap_attribute", "swap_relation", "phrase_binding"):
         assert scores[category] == 0.5
+    assert max(scores[category] for category in ("replace_relation", "add_relation")) < 0.6
     assert scores["replace_object"] == scores["add_object"] == 1
 
 
@@ -157,7 +158,7 @@ def test_the_same_seed_writes_the_same_files_and_another_does_not(tmp_path):
         contents[name] = {str(path.relative_to(tmp_path / name)): path.read_bytes()
                           for path in sorted((tmp_path / name).rglob("*.*"))}
     assert contents["a"] == contents["b"] != contents["c"]
-    assert len(contents["a"]) == len(shapes_suite.CATEGORIES) + 1 + 5
+    assert len(contents["a"]) == len(shapes_suite.CATEGORIES) + 2 + 5
 
 
 def test_no_scene_of_the_test_was_trained_on():

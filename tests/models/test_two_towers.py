@@ -1,4 +1,5 @@
 """The towers: parameter tree, equal results of every way to run them, concept tokens, errors."""
+import flax.linen as nn
 import jax
 import jax.extend
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 from cc_jax.data.packing import PhraseRows, lay_out
 from cc_jax.models.text import EOS, PackedText
 from cc_jax.models.two_towers import TwoTowers
-from cc_jax.models.vit import VARIANTS, decode_variant
+from cc_jax.models.vit import VARIANTS, MlpBlock, decode_variant
 from cc_jax.optim import parameter_names
 
 SMALL = dict(width=16, depth=2, mlp_dim=32, num_heads=2)
@@ -126,6 +127,26 @@ def test_concept_tokens_are_the_map_head_without_its_attention():
     tokens = y + gelu @ dense["Dense_1"]["kernel"] + dense["Dense_1"]["bias"]
     tokens /= np.linalg.norm(tokens, axis=-1, keepdims=True)
     np.testing.assert_allclose(out["concept_tokens"], tokens, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_map_heads_attention_and_output_are_those_of_flaxs_module(dtype):
+    model, (image, _) = make(dtype=dtype), inputs()
+    params = initial(model)
+    _, _, out = run(model, params, image, None)
+    head = params["img"]["MAPHead_0"]
+    peer = nn.MultiHeadDotProductAttention(num_heads=2, dtype=jnp.dtype(dtype))
+    probe = jnp.tile(head["probe"], (3, 1, 1)).astype(dtype)
+    attend = lambda x: peer.apply({"params": head["MultiHeadDotProductAttention_0"]}, probe, x, sow_weights=True,
+                                  mutable=["intermediates"])
+    pooled, sown = jax.jit(attend)(out["img/encoded"])
+    weights = np.asarray(sown["intermediates"]["attention_weights"][0], np.float32)
+    tolerance = 1e-5 if dtype == "float32" else 0.01
+    np.testing.assert_allclose(np.asarray(out["img/map_attention"], np.float32), weights[:, :, 0], rtol=tolerance)
+    rest = nn.LayerNorm(dtype=jnp.dtype(dtype)).apply({"params": head["LayerNorm_0"]}, pooled)
+    rest = pooled + MlpBlock(32, jnp.dtype(dtype)).apply({"params": head["MlpBlock_0"]}, rest)
+    np.testing.assert_allclose(np.asarray(out["img/head_input"], np.float32), np.asarray(rest[:, 0], np.float32),
+                               rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("pool", ["gap", "tok"])
