@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cc_jax", "cc_jax.*"]),
-    package_data={"cc_jax.data": ["tagger/*.json"]},
+    package_data={"cc_jax.data": ["tagger/*.json"], "cc_jax.evals": ["class_names/*"]},
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8.1",
@@ -30,6 +30,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.11.25",
         "pillow>=11.0",
+        "scipy>=1.13",
         "sentencepiece>=0.2",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",

@@ -1,15 +1,23 @@
-"""Embeddings of pictures and texts by a model's plain forward pass: what every evaluator stands on."""
+"""Embeddings of pictures and texts by a model's plain forward pass: what every evaluator stands on.
+
+Images are decoded in threads while the device computes, and results are fetched a batch late, so that it never waits.
+"""
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Self
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from cc_jax.data.tokenizer import Tokenizer
-from cc_jax.data.transforms import view
+from cc_jax.data.transforms import ImageError, view
 from cc_jax.evals import patches
 from cc_jax.evals.patches import Patches
 from cc_jax.models.two_towers import TwoTowers
@@ -17,11 +25,26 @@ from cc_jax.objective import pixels
 from cc_jax.sharding import over_batch, replicated
 
 BATCH = 128
+TAIL = 16                               # the last, shorter batch is padded to a multiple of it
+THREADS = min(16, os.cpu_count() or 4)  # that decode
+
+
+class ImageFile(bytes):
+    """The bytes of an encoded image, and its name, so that an error can say which image is broken."""
+    name: str
+
+    def __new__(cls, data: bytes, name: str) -> Self:
+        self = super().__new__(cls, data)
+        self.name = name
+        return self
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """`images`: encoded image files (bytes), or pixels -> l2-normalised (N, D); `texts`: strings -> l2-normalised (N, D)."""
+    """`images`: encoded image files (bytes), or pixels -> l2-normalised (N, D); `texts`: strings -> l2-normalised (N, D).
+
+    `images` raises ImageError, which names the file where it is an ImageFile, else its place among the images.
+    """
     images: Callable[[Iterable[bytes | np.ndarray]], Float[np.ndarray, "N D"]]
     texts: Callable[[Sequence[str]], Float[np.ndarray, "N D"]]
     params: dict
@@ -32,28 +55,64 @@ class Embedder:
 def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callable[[dict], Embedder]:
     """The function params -> Embedder, compiled once. Uses the transforms and the tokenizer of training."""
     rows = -(-BATCH // mesh.size) * mesh.size
+    length = model.text["length"]
     forward = lambda function: jax.jit(function, out_shardings=replicated(mesh))
     image_tower = forward(lambda params, x: model.apply({"params": params}, pixels(x), None)[0])
     text_tower = forward(lambda params, x: model.apply({"params": params}, None, x)[1])
     before_pooling = patches.make(model, res, mesh)
 
-    def run(tower, params, batches: Iterator[np.ndarray]) -> Float[np.ndarray, "N D"]:
-        embeddings, size = [], None
-        for batch in batches:
-            # Few are padded to a power of two: one picture is not worth the work of a whole batch.
-            size = size or min(rows, -(-2 ** (len(batch) - 1).bit_length() // mesh.size) * mesh.size)
-            full = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)])
-            embeddings.append(np.asarray(tower(params, jax.device_put(full, over_batch(mesh))))[:len(batch)])
-        return np.concatenate(embeddings)
+    def run(tower: Callable, params: dict, examples: Iterable[np.ndarray], empty: np.ndarray) -> Float[np.ndarray, "N D"]:
+        """The embeddings of examples that come in pieces of `rows`; `empty` is a piece of none."""
+        computing, done = deque(), []
+        fetch = lambda: done.append(np.asarray((item := computing.popleft())[0])[:item[1]])
+        for batch in examples:
+            padding = np.zeros((padded(len(batch), rows, mesh.size) - len(batch), *batch.shape[1:]), batch.dtype)
+            full = jax.device_put(np.concatenate([batch, padding]), over_batch(mesh))
+            computing.append((tower(params, full), len(batch)))
+            if len(computing) > 1:
+                fetch()
+        while computing:
+            fetch()
+        if not done:
+            one = jax.ShapeDtypeStruct((rows, *empty.shape[1:]), empty.dtype)
+            return np.zeros((0, jax.eval_shape(tower, params, one).shape[1]), np.float32)
+        return np.concatenate(done)
 
-    def embedder(params) -> Embedder:
-        return Embedder(
-            images=lambda files: run(image_tower, params, (
-                np.stack([view(file, res) for file in chunk]) for chunk in chunks(files, rows))),
-            texts=lambda texts: run(text_tower, params, (
-                tokenizer.encode(chunk, model.text["length"]) for chunk in chunks(texts, rows))),
-            params=params, at=embedder, patches=lambda files: before_pooling(params, files))
+    def embedder(params: dict) -> Embedder:
+        def images(files: Iterable[bytes | np.ndarray]) -> Float[np.ndarray, "N D"]:
+            decode = lambda numbered: _view(*numbered, res)
+            with closing(in_threads(decode, enumerate(files), rows)) as decoded:
+                return run(image_tower, params, map(np.stack, chunks(decoded, rows)), np.zeros((0, res, res, 3), np.uint8))
+
+        def texts(texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
+            encoded = (tokenizer.encode(chunk, length) for chunk in chunks(texts, rows))
+            return run(text_tower, params, encoded, np.zeros((0, length), np.int32))
+
+        return Embedder(images, texts, params, at=embedder, patches=lambda files: before_pooling(params, files))
     return embedder
+
+
+def padded(count: int, most: int, devices: int) -> int:
+    """How many rows are computed for `count`, at most `most`: of few sizes, for each is compiled, yet with little waste."""
+    size = min(2 ** (count - 1).bit_length(), -(-count // TAIL) * TAIL)
+    return min(most, -(-size // devices) * devices)
+
+
+def in_threads(function: Callable[[Any], Any], items: Iterable, ahead: int) -> Iterator:
+    """function(item) of each item, in order, up to `ahead` of them computed before they are asked for.
+
+    What `items` or the function raises is raised here, at its place. Close the iterator when leaving before its end.
+    """
+    pool, waiting = ThreadPoolExecutor(THREADS), deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def chunks(items: Iterable, size: int) -> Iterator[list]:
@@ -61,3 +120,11 @@ def chunks(items: Iterable, size: int) -> Iterator[list]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def _view(number: int, image: bytes | np.ndarray, res: int) -> UInt8[np.ndarray, "res res 3"]:
+    try:
+        return view(image, res)
+    except ImageError as error:
+        name = getattr(image, "name", f"image {number} of those given")
+        raise ImageError(error.reason, f"{name}: {error.detail}") from error

@@ -7,7 +7,8 @@ from cc_jax.config import Config, ConfigError, suggest
 from cc_jax.evals.embed import Embedder
 from cc_jax.evals.result import Result
 
-TYPES = ("compositional", "pointing", "retrieval")      # the modules of cc_jax.evals whose `make` makes one of its options
+# The modules of cc_jax.evals whose `make` makes an evaluator of its options.
+TYPES = ("compositional", "knn", "linear_probe", "pointing", "retrieval", "zero_shot")
 
 
 def maker(kind: str) -> Callable[..., Callable[[Embedder], Result]]:

@@ -65,12 +65,8 @@ def _resolve(argument: str) -> tuple[str, dict[str, int], str, list[str]]:
     """(directory, size of each wanted split, image feature, caption features). Raises: ValueError, FileNotFoundError."""
     import tensorflow_datasets as tfds
     name, given = options.parse_argument("tfds", argument, ("image", "captions", "splits", "data_dir"))
-    builder = _open(tfds, name, given.get("data_dir"))
-    source = f"tfds {name}"
-    info = builder.info
-    if "array_record" not in {file_format.value for file_format in info.available_file_formats()}:
-        raise ValueError(f"{source}: it is prepared as {info.file_format and info.file_format.value}; prepare it with "
-                         "`tfds build --file_format=array_record`, which can be read without TensorFlow.")
+    builder = open_prepared(name, given.get("data_dir"))
+    source, info = f"tfds {name}", builder.info
     image = options.choose(source, "image", given.get("image"), IMAGE_FEATURES, dict(info.features))
     if not isinstance(info.features[image], tfds.features.Image):
         raise options.ColumnError(f"{source}: {image!r} is {type(info.features[image]).__name__}; name an Image feature "
@@ -85,17 +81,26 @@ def _resolve(argument: str) -> tuple[str, dict[str, int], str, list[str]]:
     return str(builder.data_path), {split: sizes[split] for split in wanted}, image, texts
 
 
-def _open(tfds: Any, name: str, data_dir: str | None) -> Any:
-    """The builder of a prepared dataset: a folder, or a name below `data_dir` (TFDS's own by default)."""
+def open_prepared(name: str, data_dir: str | None) -> Any:
+    """The builder of a dataset prepared as ArrayRecord: a folder, or a name below `data_dir` (TFDS's own by default).
+
+    Raises: ValueError, FileNotFoundError.
+    """
+    import tensorflow_datasets as tfds
     from tensorflow_datasets.core.read_only_builder import builder_from_files
     path = os.path.expanduser(name)
     try:
         if "://" in path or os.path.isdir(path):
-            return tfds.builder_from_directory(path)
-        return builder_from_files(name, **({"data_dir": data_dir} if data_dir else {}))
+            builder = tfds.builder_from_directory(path)
+        else:
+            builder = builder_from_files(name, **({"data_dir": data_dir} if data_dir else {}))
     except Exception as error:      # of many types, and for unknown names with a list of all there are
         raise FileNotFoundError(f"source tfds:{name}: {f'{error}'[:300]} Give the folder of a prepared dataset, with "
                                 "dataset_info.json in it, or its name and data_dir=DIR.") from error
+    if "array_record" not in {file_format.value for file_format in builder.info.available_file_formats()}:
+        raise ValueError(f"tfds {name}: it is prepared as {builder.info.file_format and builder.info.file_format.value}; "
+                         "prepare it with `tfds build --file_format=array_record`, which can be read without TensorFlow.")
+    return builder
 
 
 def _text_features(tfds: Any, features: Any, prefix: str = "") -> list[str]:
