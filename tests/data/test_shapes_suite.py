@@ -9,7 +9,7 @@ from PIL import Image
 
 from cc_jax.data import shapes, shapes_suite
 from cc_jax.data.shapes import Mention, Spec, Statement
-from cc_jax.evals.compositional import read_suite
+from cc_jax.evals.suites import folder, sugarcrepe
 
 SPECS = {"three objects": Spec(), "four objects": Spec(min_objects=4, max_objects=4)}
 SCENES = 100
@@ -138,11 +138,11 @@ def test_captions_of_a_batch_are_told_apart_by_their_bag_of_words(spec):
 
 def test_a_written_suite_is_read_by_the_evaluator(tmp_path):
     shapes_suite.write_suite(tmp_path / "suite", scenes=12, seed=5)
-    categories = read_suite(str(tmp_path / "suite"))
+    categories = folder.categories(str(tmp_path / "suite"), sugarcrepe.KEYS)
     assert set(categories) == set(shapes_suite.CATEGORIES)
     objects = json.loads((tmp_path / "suite" / "scenes.json").read_text())
     for items in categories.values():
-        assert items and all(item["filename"] in objects for item in items)
+        assert items and all(item["filename"] in objects for item in items.values())
     for name, drawn in objects.items():
         image = np.asarray(Image.open(io.BytesIO((tmp_path / "suite" / "images" / name).read_bytes())))
         for each in drawn:
