@@ -1,6 +1,4 @@
 """The commands of the README, run as a user runs them."""
-import json
-
 import pytest
 
 from cc_jax import metrics
@@ -13,22 +11,6 @@ def test_every_config_runs_locally(config, shapes_dir, tmp_path, command):
     lines = metrics.read(tmp_path)
     assert lines[-1]["step"] == 6 and any("retrieval/image_to_text@1" in line for line in lines)
     assert ("loss/concept_attention" in lines[0]) == (config not in ("siglip_b16", "siglip_lit"))
-
-
-def test_a_saved_checkpoint_is_evaluated_as_in_training(tiny_run, command):
-    done = command("cc_jax.evals.run", "--workdir", tiny_run)
-    assert "| compositional/swap_attribute |" in done.stdout
-    scores = json.loads((tiny_run / "evaluation-6.json").read_text())
-    in_training = {k: v for line in metrics.read(tiny_run) if line["step"] == 6 for k, v in line.items()}
-    for name in ("retrieval/image_to_text@5", "compositional/swap_attribute", "compositional/items"):
-        assert scores[name] == pytest.approx(in_training[name])
-
-
-def test_a_published_suite_is_evaluated_on_the_items_at_hand(tiny_run, test_data, command):
-    arguments = ("--workdir", tiny_run, "--suite", test_data / "sugarcrepe", "--images", test_data / "sugarcrepe_images")
-    assert "not in" in command("cc_jax.evals.run", *arguments, fails=True).stderr
-    done = command("cc_jax.evals.run", *arguments, "--partial")
-    assert "| compositional/items | 264 |" in done.stdout and "| compositional/expected | 7511 |" in done.stdout
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -24,7 +24,8 @@ def ranks(
     slack, tie = ROUNDING * np.sqrt(images.shape[1]) * scale, TIE * scale
     own = _similarities(images, texts, owner, np.arange(len(texts)))
     best = np.full(len(images), -np.inf)
-    np.maximum.at(best, owner, own)
+    with np.errstate(invalid="ignore"):         # what is not a number stays that, and is behind
+        np.maximum.at(best, owner, own)
     image_rank, text_rank = np.zeros(len(images), np.int64), np.zeros(len(texts), np.int64)
     for start in range(0, len(images), chunk):
         part = images[start:start + chunk]

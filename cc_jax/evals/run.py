@@ -1,66 +1,95 @@
-"""Evaluates a saved checkpoint: `python -m cc_jax.evals.run --workdir runs/shapes`.
+"""Evaluates models and compares them:
 
-Without further options it runs the evaluations of the run's own config; --suite and --retrieval name others.
+    python -m cc_jax.evals.run runs/siglip runs/concepts --suite sugarcrepe,winoground --data evaluation --out both
+    python -m cc_jax.evals.run --suite list --data evaluation       # what each suite needs, and what of it is there
+    python -m cc_jax.evals.run runs/concepts@600                    # the evaluations of the run's own config, at step 600
+
+Each MODEL is a run's workdir, WORKDIR@STEP, weights of any format that cc_jax.convert reads, or a released model's name.
+With several, each is compared with the first. A suite is one of the list, or TYPE:PATH[,OPTION=VALUE] for data of one's
+own, by the types and options of a config's `evals`: retrieval:datasets/photos,split=test. Writes OUT.json, OUT.md and
+OUT.html.
 """
 import json
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from absl import app, flags, logging
-from etils import epath
 
-from cc_jax.config import ConfigError
+from cc_jax import checkpoint
+from cc_jax.config import Config, ConfigError
 from cc_jax.data.dataset import DatasetError
-from cc_jax.evals import compositional, registry, retrieval
-from cc_jax.saved import SavedRun, open_run
+from cc_jax.data.transforms import ImageError
+from cc_jax.evals import cache, catalog, registry, results_page, tables
+from cc_jax.evals.cache import CachedEmbedder
+from cc_jax.evals.compare import Row, compare
+from cc_jax.evals.models import Model, find_models
+from cc_jax.evals.result import Result
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate.", required=True)
-STEP = flags.DEFINE_integer("step", None, "Which of its checkpoints; the newest by default.")
-SUITE = flags.DEFINE_string("suite", None, "A folder of compositional tests in SugarCrepe's format.")
-IMAGES = flags.DEFINE_string("images", "", "The folder of the suite's images; by default `images` in the suite's folder.")
-PARTIAL = flags.DEFINE_bool("partial", False, "Evaluate the suite's items whose image is at hand; others are counted.")
-RETRIEVAL = flags.DEFINE_string("retrieval", None, "A prepared dataset to retrieve in.")
-SPLIT = flags.DEFINE_string("split", "test", "The split of --retrieval.")
-
-
-def chosen_evaluators(run: SavedRun) -> dict:
-    """{name: evaluator}: those the flags name, or else those of the run's config."""
-    evaluators = {}
-    if SUITE.value:
-        evaluators["compositional"] = compositional.make(SUITE.value, IMAGES.value, partial=PARTIAL.value)
-    if RETRIEVAL.value:
-        evaluators["retrieval"] = retrieval.make(RETRIEVAL.value, SPLIT.value)
-    if not evaluators:
-        blocks = run.config.get("evals", {})
-        evaluators = {name: registry.make(blocks[name]) for name in blocks.keys()}
-    if not evaluators:
-        raise ConfigError("the run's config has no evaluations; name one with --suite or --retrieval.")
-    return evaluators
+SUITE = flags.DEFINE_multi_string("suite", [], "Suites, with commas between; or TYPE:PATH[,OPTION=VALUE]; or `list`. Repeat "
+                                               "it for more. Default: the evaluations of the first run's config.")
+DATA = flags.DEFINE_string("data", None, "The folder of evaluation data, for suites that go by a name.")
+IMAGES = flags.DEFINE_string("images", None, "The folder of images, or several with commas between; by default those beside "
+                                             "the suite.")
+PARTIAL = flags.DEFINE_bool("partial", None, "Evaluate the items whose image is at hand; the others are counted.")
+LIMIT = flags.DEFINE_integer("limit", None, "Only the first so many items of each category, or images.", lower_bound=1)
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "The vocabulary file, for weights that have none beside them.")
+CACHE = flags.DEFINE_string("cache", cache.CACHE, "Where embeddings are kept; empty: nowhere.")
+OUT = flags.DEFINE_string("out", "evaluation", "The files to write, less their endings.")
 
 
-def table(scores: Mapping[str, float]) -> str:
-    """The scores as a Markdown table: shares in percent, counts as they are."""
-    lines = ["| score | value |", "| --- | ---: |"]
-    for name, value in scores.items():
-        shown = f"{value:.0f}" if name.endswith(("/items", "/expected")) else f"{100 * value:.1f} %"
-        lines.append(f"| {name} | {shown} |")
-    return "\n".join(lines)
+def chosen_evaluators(models: list[Model]) -> dict[str, Callable]:
+    """{name: evaluator}: those of --suite, or else of the first run's config. All their files are looked at now."""
+    blocks = {}
+    for given in SUITE.value:
+        blocks |= catalog.blocks(given, DATA.value, images=IMAGES.value, partial=PARTIAL.value, limit=LIMIT.value)
+    if not SUITE.value:
+        workdir = next((model.workdir for model in models if model.workdir), None)
+        blocks = checkpoint.read_config(workdir).get("evals", {}) if workdir else {}
+    if not blocks:
+        raise ConfigError("there is nothing to evaluate: the config names no evaluations; name suites with --suite; "
+                          "`--suite list` shows those there are.")
+    return {name: registry.make(Config(block, f"evals.{name}")) for name, block in blocks.items()}
+
+
+def evaluate(models: list[Model], evaluators: Mapping[str, Callable]) -> dict[str, dict[str, Result]]:
+    """{suite: {model: result}}. A model is open only while it is evaluated, and only where its embeddings are not cached."""
+    results = {name: {} for name in evaluators}
+    for model in models:
+        folder = cache.model_folder(CACHE.value, model.files) if CACHE.value and model.files is not None else None
+        embedder = CachedEmbedder(lambda model=model: model.open().embedder(), folder)
+        for name, evaluator in evaluators.items():
+            start = time.perf_counter()
+            results[name][model.name] = result = evaluator(embedder)
+            print(f"{model.name}: {name}, {tables.coverage(result)}, {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    return results
+
+
+def write(out: str, opened_from: Mapping[str, str], suites: Mapping[str, tuple[list[Row], Result]]) -> None:
+    """OUT.json, OUT.md and OUT.html."""
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    contents = {"json": json.dumps(tables.to_json(opened_from, suites), indent=1) + "\n", "md": tables.markdown(suites),
+                "html": results_page.page(opened_from, suites)}
+    for ending, content in contents.items():
+        Path(f"{out}.{ending}").write_text(content)
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --.")
     logging.set_verbosity(logging.WARNING)
     try:
-        run = open_run(WORKDIR.value, STEP.value)
-        evaluators, embedder = chosen_evaluators(run), run.embedder()
-        scores = {f"{name}/{key}": value for name, evaluate in evaluators.items()
-                  for key, value in evaluate(embedder).scores().items()}
-    except (ConfigError, DatasetError, FileNotFoundError) as error:
+        if SUITE.value == ["list"]:
+            print(catalog.listing(DATA.value))
+            return
+        if not argv[1:]:
+            raise app.UsageError("name the MODELs to evaluate, or --suite list.")
+        models = find_models(argv[1:], TOKENIZER.value)
+        results = evaluate(models, chosen_evaluators(models))
+        suites = {name: (compare(of), next(iter(of.values()))) for name, of in results.items()}
+    except (ConfigError, DatasetError, FileNotFoundError, ImageError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
-    print(f"{WORKDIR.value}, step {run.step}\n\n{table(scores)}")
-    path = epath.Path(WORKDIR.value) / f"evaluation-{run.step}.json"
-    path.write_text(json.dumps({"step": run.step} | scores, indent=2) + "\n")
-    print(f"\nwritten to {path}")
+    write(OUT.value, {model.name: given for model, given in zip(models, argv[1:], strict=True)}, suites)
+    print(f"{tables.markdown(suites)}\nwritten to {OUT.value}.json, .md and .html")
 
 
 if __name__ == "__main__":
