@@ -8,6 +8,10 @@ class ConfigError(ValueError):
     """A config that can't be run as it stands; the message says which key and what to do."""
 
 
+class DatasetError(ConfigError):
+    """A folder that is not a prepared dataset, or lacks what was asked of it; the message says what to do."""
+
+
 def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """"did you mean X?", or the names there are when none is near."""
     known = sorted(known)

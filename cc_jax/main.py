@@ -4,8 +4,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from cc_jax import train
-from cc_jax.config import ConfigError
-from cc_jax.data.dataset import DatasetError
+from cc_jax.config import ConfigError, DatasetError
 from cc_jax.evals.guard import ScoreFell
 
 CONFIG = config_flags.DEFINE_config_file(

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from cc_jax import checkpoint, metrics, saved
-from cc_jax.config import ConfigError
+from cc_jax.config import ConfigError, DatasetError
 from cc_jax.data import phrase_noise
-from cc_jax.data.dataset import DatasetError
 from cc_jax.data.text_form import SIGLIP2
 from cc_jax.train import train
 from configs import shapes_cc

@@ -16,6 +16,8 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
+from cc_jax.config import DatasetError
+
 NAME, VERSION = "cc", "1.1.0"       # VERSION is the format's: of FEATURES and of what the folder holds
 FORMAT = "array_record"
 SHARD_BYTES = 2**28                 # a shard that holds as much is closed, and the next begun
@@ -33,10 +35,6 @@ FEATURES = tfds.features.FeaturesDict({
     "phrase_start": tfds.features.Sequence(np.int32, doc="where each phrase stands in its caption, in characters"),
     "phrase_end": tfds.features.Sequence(np.int32, doc="exclusive"),
 })
-
-
-class DatasetError(ValueError):
-    """A folder that is not a prepared dataset, or lacks what was asked of it; the message says what to do."""
 
 
 def open_split(directory: str | Path, split: str, spans: bool = False) -> Sequence[dict[str, Any]]:

@@ -13,8 +13,7 @@ from threading import Lock
 import grain
 import numpy as np
 
-from cc_jax.config import ConfigError
-from cc_jax.data.dataset import DatasetError
+from cc_jax.config import ConfigError, DatasetError
 from cc_jax.data.packing import PhraseRows, lay_out
 from cc_jax.data.phrase_noise import add_noise
 from cc_jax.data.phrases import Located

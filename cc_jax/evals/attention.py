@@ -11,7 +11,7 @@ from absl import app, flags
 from jaxtyping import Float
 
 from cc_jax.concepts import concept_attention
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 from cc_jax.saved import SavedRun
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 import cc_jax
 from cc_jax.config import ConfigError
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 
 CACHE = "~/.cache/cc_jax/embeddings"
 CODE = ("models/*.py", "data/transforms.py", "data/tokenizer.py", "data/text_form.py", "data/*_vocabulary.py",

@@ -14,8 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cc_jax.config import ConfigError
-from cc_jax.data import dataset
-from cc_jax.evals.embed import ImageFile
+from cc_jax.evals.embedder import ImageFile
 
 FORMS = "*.jsonl, Karpathy's *.json, or Flickr30k's *.csv"
 Item = tuple[str, list[str], str | None]        # an image's path, its captions, and its split
@@ -32,6 +31,8 @@ class Captioned:
 
 def open_prepared(directory: str, split: str, limit: int = 0) -> Captioned:
     """The first `limit` images (0: all) of a prepared dataset's split. Raises: DatasetError, ConfigError."""
+    from cc_jax.data import dataset  # its libraries take a second to import, and files do without
+
     source = dataset.open_split(directory, split)
     records = range(min(limit, len(source)) if limit else len(source))
     if not records:

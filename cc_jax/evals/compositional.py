@@ -7,7 +7,7 @@ from jaxtyping import Float32, Int
 
 from cc_jax.config import ConfigError, suggest
 from cc_jax.data.transforms import ImageError
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 from cc_jax.evals.result import Outcomes, Result
 from cc_jax.evals.suites import FORMATS, files
 from cc_jax.evals.suites.items import COUNTS, Item, Items, Picture

@@ -7,9 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +17,7 @@ from jaxtyping import Float, UInt8
 from cc_jax.data.tokenizer import Tokenizer
 from cc_jax.data.transforms import ImageError, view
 from cc_jax.evals import patches
-from cc_jax.evals.patches import Patches
+from cc_jax.evals.embedder import Embedder, chunks
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.objective import pixels
 from cc_jax.sharding import over_batch, replicated
@@ -27,29 +25,6 @@ from cc_jax.sharding import over_batch, replicated
 BATCH = 128
 TAIL = 16                               # the last, shorter batch is padded to a multiple of it
 THREADS = min(16, os.cpu_count() or 4)  # that decode
-
-
-class ImageFile(bytes):
-    """The bytes of an encoded image, and its name, so that an error can say which image is broken."""
-    name: str
-
-    def __new__(cls, data: bytes, name: str) -> Self:
-        self = super().__new__(cls, data)
-        self.name = name
-        return self
-
-
-@dataclass(frozen=True)
-class Embedder:
-    """`images`: encoded image files (bytes), or pixels -> l2-normalised (N, D); `texts`: strings -> l2-normalised (N, D).
-
-    `images` raises ImageError, which names the file where it is an ImageFile, else its place among the images.
-    """
-    images: Callable[[Iterable[bytes | np.ndarray]], Float[np.ndarray, "N D"]]
-    texts: Callable[[Sequence[str]], Float[np.ndarray, "N D"]]
-    params: dict
-    at: Callable[[dict], "Embedder"]        # the same towers with other parameters
-    patches: Callable[[Iterable[bytes | np.ndarray]], Iterator[Patches]] | None = None      # of pictures, one by one
 
 
 def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callable[[dict], Embedder]:
@@ -113,13 +88,6 @@ def in_threads(function: Callable[[Any], Any], items: Iterable, ahead: int) -> I
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def chunks(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of `size` items; the last may be shorter."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
 
 
 def _view(number: int, image: bytes | np.ndarray, res: int) -> UInt8[np.ndarray, "res res 3"]:

@@ -12,7 +12,7 @@ import jax
 
 from cc_jax.config import ConfigError
 from cc_jax.convert import formats
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 from cc_jax.evals.result import Result, joined
 
 

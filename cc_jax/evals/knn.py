@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from cc_jax.config import ConfigError
 from cc_jax.evals import labelled
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 from cc_jax.evals.linear_probe import open_pair
 from cc_jax.evals.result import Result
 

@@ -11,15 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Float, Int
 
-from cc_jax.config import ConfigError
-from cc_jax.data.dataset import DatasetError
+from cc_jax.config import ConfigError, DatasetError
 from cc_jax.data.readers import options
 from cc_jax.data.readers.folder import IMAGES
-from cc_jax.data.readers.tfds import IMAGE_FEATURES, open_prepared
-from cc_jax.evals.embed import Embedder, ImageFile
+from cc_jax.evals.embedder import Embedder, ImageFile
 from cc_jax.evals.result import Outcomes, Result
 
 FORMS = "folder:DIR or tfds:NAME_OR_DIR,split=SPLIT[,image=FEATURE,label=FEATURE,data_dir=DIR]"
@@ -116,6 +113,10 @@ def _open_folder(source: str, folder: Path) -> Labelled:
 
 
 def _open_tfds(source: str, argument: str) -> Labelled:
+    import tensorflow_datasets as tfds  # takes a second: folders do without
+
+    from cc_jax.data.readers.tfds import IMAGE_FEATURES, open_prepared
+
     name, given = options.parse_argument("tfds", argument, ("split", "image", "label", "data_dir"))
     builder = open_prepared(name, given.get("data_dir"))
     info, split = builder.info, given.get("split")

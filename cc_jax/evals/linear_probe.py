@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 
 from cc_jax.config import ConfigError
 from cc_jax.evals import labelled
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 from cc_jax.evals.result import Result
 
 L2S = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)      # tried, from the strongest, each from the one before

@@ -1,7 +1,5 @@
 """What an image tower makes of each patch before it pools them: concept tokens, and where its MAP head looks."""
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
 
 import jax
 import numpy as np
@@ -9,18 +7,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from cc_jax.data.transforms import view
+from cc_jax.evals.embedder import Patches, chunks
 from cc_jax.models.two_towers import TwoTowers, sizes
 from cc_jax.objective import pixels
 from cc_jax.sharding import over_batch, replicated
 
 BATCH = 32      # of B/16, whose tokens are 0.6 MB an image
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Of one picture, on its grid of patches, h down and w across."""
-    tokens: Float[np.ndarray, "h w D"]                  # l2-normalised concept tokens
-    map_attention: Float[np.ndarray, "n h w"] | None    # of each head of the MAP head, summing to 1; None without one
 
 
 def make(model: TwoTowers, res: int, mesh: Mesh) -> Callable[[dict, Iterable[bytes | np.ndarray]], Iterator[Patches]]:
@@ -37,7 +29,7 @@ def make(model: TwoTowers, res: int, mesh: Mesh) -> Callable[[dict, Iterable[byt
 
     def patches(params: dict, files: Iterable[bytes | np.ndarray]) -> Iterator[Patches]:
         images, size = (view(file, res) for file in files), None
-        while batch := list(islice(images, rows)):
+        for batch in chunks(images, rows):
             # Few are padded to a power of two: one picture is not worth the work of a whole batch.
             size = size or min(rows, -(-2 ** (len(batch) - 1).bit_length() // mesh.size) * mesh.size)
             full = np.stack(batch + [np.zeros_like(batch[0])] * (size - len(batch)))

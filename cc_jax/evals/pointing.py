@@ -21,9 +21,8 @@ from PIL import Image
 
 from cc_jax.config import ConfigError
 from cc_jax.data.images import check
-from cc_jax.data.phrases import normalise
 from cc_jax.data.transforms import FORMATS, ImageError
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 from cc_jax.evals.result import Outcomes, Result
 from cc_jax.evals.suite import Found, Suite
 
@@ -59,6 +58,8 @@ def make(file: str, images: str = "", limit: int = 0) -> Callable[[Embedder], Re
     pictures = read(file, images)[:limit or None]
 
     def evaluate(embedder: Embedder) -> Result:
+        from cc_jax.data.phrases import normalise  # brings NLTK, which takes a second, and other suites do without
+
         texts = {text: i for i, text in enumerate(dict.fromkeys(
             normalise(phrase.text) or phrase.text for picture in pictures for phrase in picture.phrases))}
         embedded = embedder.texts(list(texts))

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 
 from cc_jax.config import Config, ConfigError, suggest
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 from cc_jax.evals.result import Result
 
 # The modules of cc_jax.evals whose `make` makes an evaluator of its options.

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from cc_jax.config import ConfigError
 from cc_jax.evals import captioned
 from cc_jax.evals.captioned import Captioned
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 from cc_jax.evals.ranking import ranks
 from cc_jax.evals.result import Outcomes, Result
 from cc_jax.evals.suite import Found, Suite

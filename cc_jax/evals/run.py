@@ -17,9 +17,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from cc_jax import checkpoint
 from cc_jax.config import Config, ConfigError
-from cc_jax.data.dataset import DatasetError
 from cc_jax.data.transforms import ImageError
 from cc_jax.evals import cache, catalog, registry, results_page, tables
 from cc_jax.evals.cache import CachedEmbedder
@@ -45,6 +43,8 @@ def chosen_evaluators(models: list[Model]) -> dict[str, Callable]:
     for given in SUITE.value:
         blocks |= catalog.blocks(given, DATA.value, images=IMAGES.value, partial=PARTIAL.value, limit=LIMIT.value)
     if not SUITE.value:
+        from cc_jax import checkpoint  # its libraries take a second to import, and suites by name do without
+
         workdir = next((model.workdir for model in models if model.workdir), None)
         blocks = checkpoint.read_config(workdir).get("evals", {}) if workdir else {}
     if not blocks:
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
         models = find_models(argv[1:], TOKENIZER.value)
         results = evaluate(models, chosen_evaluators(models))
         suites = {name: (compare(of), next(iter(of.values()))) for name, of in results.items()}
-    except (ConfigError, DatasetError, FileNotFoundError, ImageError) as error:
+    except (ConfigError, FileNotFoundError, ImageError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     write(OUT.value, {model.name: given for model, given in zip(models, argv[1:], strict=True)}, suites)
     print(f"{tables.markdown(suites)}\nwritten to {OUT.value}.json, .md and .html")

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from cc_jax.config import ConfigError
 from cc_jax.evals import labelled
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 from cc_jax.evals.prompts import IMAGENET, prompts
 from cc_jax.evals.ranking import ranks
 from cc_jax.evals.result import Result

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cc_jax.config import ConfigError
+from cc_jax.config import ConfigError, DatasetError
 from cc_jax.data import pipeline
-from cc_jax.data.dataset import DatasetError
 from cc_jax.data.packing import PhraseRows
 from cc_jax.data.tokenizer import EOS, Tokenizer, train_tokenizer
 from cc_jax.data.transforms import ImageError

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cc_jax.data.transforms import ImageError, view
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0), "white": (255, 255, 255),
            "yellow": (255, 255, 0), "grey": (128, 128, 128)}

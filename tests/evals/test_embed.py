@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cc_jax.data.transforms import ImageError, view
 from cc_jax.evals import embed
-from cc_jax.evals.embed import ImageFile
+from cc_jax.evals.embedder import ImageFile
 from cc_jax.saved import open_run
 
 ROOT = Path(__file__).parent.parent.parent

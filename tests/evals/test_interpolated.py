@@ -4,7 +4,7 @@ import pytest
 
 from cc_jax.config import Config, ConfigError
 from cc_jax.evals import interpolated, registry
-from cc_jax.evals.embed import Embedder
+from cc_jax.evals.embedder import Embedder
 from cc_jax.evals.result import Outcomes, Result
 
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from cc_jax.config import ConfigError
-from cc_jax.data.dataset import DatasetError
+from cc_jax.config import ConfigError, DatasetError
 from cc_jax.data.transforms import ImageError
 from cc_jax.evals import labelled
 

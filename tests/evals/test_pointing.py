@@ -10,8 +10,7 @@ from PIL import Image
 from cc_jax.config import Config, ConfigError
 from cc_jax.data import shapes, shapes_suite
 from cc_jax.evals import pointing, registry
-from cc_jax.evals.embed import Embedder
-from cc_jax.evals.patches import Patches
+from cc_jax.evals.embedder import Embedder, Patches
 from cc_jax.evals.pointing import inside, points
 from cc_jax.saved import open_run
 
