@@ -26,7 +26,6 @@ body { overflow-wrap: anywhere; } h1, h2, h3, .facts, table { overflow-wrap: bre
 .facts { display: grid; gap: 8px; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); margin: 1em 0; }
 .facts div { background: var(--box); border-radius: 6px; padding: 8px 12px; color: var(--faint); }
 .facts b { display: block; font-size: 1.35em; font-weight: 600; color: var(--ink); }
-.wide { overflow-x: auto; } .wide thead th { min-width: 4em; vertical-align: bottom; }
 .histograms { display: grid; gap: 8px 40px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
 .bars { display: flex; align-items: end; height: 120px; border-bottom: 1px solid var(--line); }
 .bars i { flex: 1; background: var(--bar); margin: 0 1px; border-radius: 2px 2px 0 0; }
@@ -125,7 +124,7 @@ def _splits(survey: Survey, sizes: Mapping[str, int]) -> str:
     if all(records == size.records for _, records, size in rows):
         del columns["looked at"]
     cells = [(split, [cell(records, size) for cell in columns.values()]) for split, records, size in rows]
-    return f'<div class="wide">{table(list(columns), cells)}</div>'
+    return table(list(columns), cells)
 
 
 def _histogram(title: str, counts: Sequence[int]) -> str:

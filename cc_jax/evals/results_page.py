@@ -9,15 +9,14 @@ from cc_jax.page import document, table, text
 # Okabe and Ito's colours, told apart by all eyes, and their forms for dark pages; shapes tell them apart as well.
 COLOURS = (("#0072b2", "#5cb8f0"), ("#d55e00", "#ff8f45"), ("#009e73", "#35cfa5"), ("#cc79a7", "#e39ac4"),
            ("#e69f00", "#f5c04d"))
-_LABEL, _WIDTH, _RIGHT, _GAP, _LINE = 168, 640, 16, 12, 11       # of a chart, in units of its drawing
+_LABEL, _WIDTH, _RIGHT, _GAP, _LINE = 152, 440, 16, 12, 11       # of a chart, in units of its drawing: legible on a phone
 _LONGEST = 26                                                    # characters that there is room for
 CSS = """
 :root { LIGHT } @media (prefers-color-scheme: dark) { :root { DARK } }
-.chart { width: 100%; max-width: 760px; height: auto; display: block; }
-.chart text { fill: var(--ink); font: 12px system-ui, sans-serif; } .chart .axis { fill: var(--faint); font-size: 11px; }
+.chart { width: 100%; max-width: 600px; height: auto; display: block; }
+.chart text { fill: var(--ink); font: 11px system-ui, sans-serif; } .chart .axis { fill: var(--faint); }
 .chart .grid { stroke: var(--line); } .chart .chance { stroke: var(--faint); stroke-dasharray: 2 3; }
-.legend span { margin-right: 1.2em; white-space: nowrap; } .wide { overflow-x: auto; }
-.wide table { width: auto; min-width: 100%; }
+.legend span { margin-right: 1.2em; display: inline-block; overflow-wrap: anywhere; }
 """.replace("LIGHT", " ".join(f"--c{i}: {light};" for i, (light, _) in enumerate(COLOURS))).replace(
     "DARK", " ".join(f"--c{i}: {dark};" for i, (_, dark) in enumerate(COLOURS)))
 
@@ -29,7 +28,7 @@ def page(models: Mapping[str, str], suites: Mapping[str, tuple[Sequence[Row], Re
     body = ["<h1>Evaluation</h1>", f'<p class="legend">{legend}</p>']
     for name, (rows, result) in suites.items():
         body += [f"<h2>{text(name)}</h2>", f"<p>{tables.coverage(result)}. Dotted: chance.</p>", chart(rows),
-                 f'<div class="wide">{table(tables.columns(rows), [(row.name, tables.cells(row)) for row in rows])}</div>']
+                 table(tables.columns(rows), [(row.name, tables.cells(row)) for row in rows])]
     body += [f"<p>{text(tables.HOW.format(first=next(iter(models))))}</p>", "<h2>Models</h2>",
              table(["opened from"], [(name, [given]) for name, given in models.items()])]
     return document("Evaluation", CSS, *body)
