@@ -30,8 +30,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: install
 	$(BIN)/python -m cc_jax.tools.demo --out demo
 
+# By two processes; one that has nothing left to do takes over tests of the other.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 from etils import epath
-from tensorboardX import SummaryWriter
 
 from cc_jax.progress import duration, grouped
 
@@ -39,7 +38,7 @@ class Writer:
         partial.write_text("".join(line + "\n" for line in kept))
         partial.rename(path)
         self._file = path.open("a")
-        self._board = SummaryWriter(str(self._local / "tensorboard"), purge_step=first_step or None)
+        self._board = _summary_writer()(str(self._local / "tensorboard"), purge_step=first_step or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """`step`: the number of updates made when the values were taken."""
@@ -70,6 +69,17 @@ class Writer:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
         self._copied = time.monotonic()
+
+
+def _summary_writer() -> type:
+    """tensorboardX's, kept from importing PyTorch where that is installed: it takes seconds, for graphs not drawn here."""
+    hidden = sys.modules.setdefault("torch", None) is None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def is_before(line: str, step: int) -> bool:

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cc_jax.concepts import AttentionCosine, concept_attention_loss
 from cc_jax.losses import phrase_loss, sigmoid_loss
-from cc_jax.pairs import Exchange, Held, Texts, pair_loss
+from cc_jax.pairs import ALONE, Exchange, Held, Texts, pair_loss
 
 IMAGES, SLOTS, TOKENS, WIDTH = 16, 3, 13, 24
 
@@ -58,16 +58,16 @@ def main(path):
     batch, results = make_batch(), {}
     meshes = {"1": None} | {str(n): mesh_of(n) for n in (2, 4, 8)} | {"2x4": mesh_of(8, axes=2)}
     for name, mesh in meshes.items():
-        for kind in ("ring", "gather"):
+        for kind in ("ring", "gather") if mesh else ("ring",):
             for normaliser in ("texts", "positives") if name in ("1", "8") else ("texts",):
                 for loss, (function, arguments) in losses(batch, Exchange(mesh, kind), normaliser).items():
-                    step = jax.jit(jax.value_and_grad(function, argnums=(0, 1, 2, 3)))
                     arguments = placed(arguments, mesh) if mesh else arguments
+                    step = jax.jit(jax.value_and_grad(function, argnums=(0, 1, 2, 3))).lower(*arguments).compile()
                     value, gradients = step(*arguments)
                     where = f"{loss}/{name}/{kind}/{normaliser}"
                     results |= {f"{where}/{i}": np.asarray(g) for i, g in enumerate((value, *gradients))}
                     if name == "8" and normaliser == "texts":
-                        results[f"hlo/{loss}/{kind}"] = step.lower(*arguments).compile().as_text()
+                        results[f"hlo/{loss}/{kind}"] = step.as_text()
     results |= sampled(batch, mesh_of(8))
     np.savez(path, **batch, **results)
 
@@ -76,15 +76,12 @@ def sampled(batch, mesh, draws=200, max_hops=3):
     """The loss and its gradient by the phrases for many keys, with two of the seven other devices' chunks drawn."""
     held = Held(batch["phrase_id"].reshape(IMAGES, SLOTS), np.ones((IMAGES, SLOTS), bool))
 
-    @jax.jit
-    def step(phrases, key):
+    def loss(phrases, key=None, exchange=ALONE):
         texts = Texts(phrases, batch["phrase_id"], jnp.ones(len(phrases)))
-        return pair_loss(AttentionCosine(), batch["tokens"], held, texts, 10.0, -7.0,
-                         exchange=Exchange(mesh, "ring", max_hops), key=key)
-    whole = jax.value_and_grad(lambda p: pair_loss(
-        AttentionCosine(), batch["tokens"], held, Texts(p, batch["phrase_id"], jnp.ones(len(p))), 10.0, -7.0))
-    value, gradient = whole(batch["phrases"])
-    drawn = [jax.value_and_grad(step)(batch["phrases"], jax.random.key(i)) for i in range(draws)]
+        return pair_loss(AttentionCosine(), batch["tokens"], held, texts, 10.0, -7.0, exchange=exchange, key=key)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(batch["phrases"])
+    step = jax.jit(jax.value_and_grad(functools.partial(loss, exchange=Exchange(mesh, "ring", max_hops))))
+    drawn = [step(batch["phrases"], jax.random.key(i)) for i in range(draws)]
     return {"sampled/loss": np.array([v for v, _ in drawn]), "sampled/gradient": np.array([g for _, g in drawn]),
             "whole/loss": value, "whole/gradient": gradient}
 

@@ -1,8 +1,11 @@
 """Fixtures and helpers that several test files use."""
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -16,9 +19,29 @@ ROOT = Path(__file__).parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# The tests' programs are many and small: to compile them well takes longer than it saves.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 hypothesis.settings.register_profile("default", deadline=None)  # a loaded machine may take long over any example
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Makes a folder that all of pytest-xdist's workers share: by the first that asks for it, while the others wait."""
+    def path(name: str, make: Callable[[Path], None]) -> Path:
+        base = tmp_path_factory.getbasetemp()
+        folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                partial = folder.with_suffix(".partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                make(partial)
+                partial.rename(folder)
+        return folder
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -109,21 +132,20 @@ def gemma_json(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shapes_dir(tmp_path_factory) -> Path:
+def shapes_dir(made_once) -> Path:
     """A small prepared dataset of drawn scenes, with its test split and compositional suite."""
     from cc_jax.data import prepare
 
-    folder = tmp_path_factory.mktemp("data") / "shapes"
-    prepare.prepare("shapes:scenes=300,test_scenes=40,suite_scenes=40", str(folder))
-    return folder
+    return made_once("shapes", lambda folder: prepare.prepare("shapes:scenes=300,test_scenes=40,suite_scenes=40", folder))
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, shapes_dir) -> Path:
+def tiny_run(made_once, tmp_path_factory, shapes_dir) -> Path:
     """The workdir of a few steps of a tiny model with the concept losses on `shapes_dir`."""
     from cc_jax.train import train
     from configs import shapes_cc
 
-    workdir = tmp_path_factory.mktemp("runs") / "concepts"
-    train(shapes_cc.get_config(f"data={shapes_dir},runlocal").to_dict(), str(workdir))
-    return workdir
+    config = shapes_cc.get_config(f"data={shapes_dir},runlocal").to_dict()
+    made = made_once("concepts", lambda folder: train(config, str(folder)))
+    # A copy of its own for each worker: evaluations of it write there, and a test asserts that nothing is written.
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "concepts"))

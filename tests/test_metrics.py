@@ -2,6 +2,8 @@
 import io
 import json
 import math
+import subprocess
+import sys
 
 from tensorboardX.proto import event_pb2
 
@@ -57,3 +59,9 @@ def test_the_progress_line_shows_losses_speed_and_eta():
     assert stream.getvalue() == (
         "step 1 200/10 000  loss 3.214 (siglip 1.101, phrase 2.009, attention 10.4)  812 images/s  MFU 48 %  "
         "input 0.3 %  ETA 1 h 32 min\n")
+
+
+def test_training_imports_neither_pytorch_nor_nltk_which_take_seconds(tmp_path):
+    code = "import sys; from cc_jax import metrics, train; metrics.Writer(sys.argv[1]).close(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert {"cc_jax.train", "tensorboardX"} <= set(done.stdout.split()) and not {"torch", "nltk"} & set(done.stdout.split())

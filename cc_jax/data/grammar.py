@@ -6,9 +6,7 @@ of") and TIME. Words are lower case throughout.
 """
 import re
 from collections.abc import Sequence
-from functools import lru_cache
-
-from nltk.chunk.regexp import tag_pattern2re_pattern
+from functools import cache, lru_cache
 
 # "the black/NN and white/JJ dog": taggers waver between noun and adjective, so colours have a tag of their own.
 COLOURS = frozenset(
@@ -181,7 +179,7 @@ def chunk(tags: Sequence[str]) -> list[tuple[int, int]]:
 def _chunk_run(tags: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
     """What NLTK's RegexpParser finds with GRAMMAR, without its trees: each rule in turn, on what earlier ones left."""
     text, ranges = "".join(f"<{tag}>" for tag in tags), []
-    for rule in _PATTERNS:
+    for rule in _patterns():
         for match in rule.finditer(text):
             first = text.count(">", 0, match.start())
             ranges.append((first, first + match[0].count(">")))
@@ -189,7 +187,12 @@ def _chunk_run(tags: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(ranges))
 
 
-_PATTERNS = [re.compile(tag_pattern2re_pattern(rule)) for rule in _RULES]
+@cache
+def _patterns() -> list[re.Pattern]:
+    from nltk.chunk.regexp import tag_pattern2re_pattern  # here: NLTK takes a second to import, and training needs none
+    return [re.compile(tag_pattern2re_pattern(rule)) for rule in _RULES]
+
+
 _PREPOSITIONS_BY_FIRST_WORD = {
     first: [phrase for phrase in COMPOUND_PREPOSITIONS if phrase[0] == first]
     for first in {phrase[0] for phrase in COMPOUND_PREPOSITIONS}

@@ -19,7 +19,7 @@ from absl import app, flags, logging
 from cc_jax.data import dataset
 from cc_jax.data.survey import Survey
 from cc_jax.data.survey_page import page
-from cc_jax.metrics import duration, grouped
+from cc_jax.progress import duration, grouped
 
 REPORT = "report.html"
 RECORDS = 20_000                # looked at by default

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
 
-import nltk
 import numpy as np
-from nltk.tag.perceptron import PerceptronTagger
+
+if TYPE_CHECKING:       # NLTK takes a second to import, and training needs none
+    from nltk.tag.perceptron import PerceptronTagger
 
 TAGGERS = ("shipped", "nltk")
 TAGGER_FILES = {part: f"averaged_perceptron_tagger_captions.{part}.json" for part in ("weights", "tagdict", "classes")}
@@ -21,7 +23,7 @@ _DECIMALS = 1000        # NLTK rounds weights to 3 decimals; as integers their s
 
 
 @lru_cache(maxsize=len(TAGGERS))
-def load_tagger(name: str) -> PerceptronTagger:
+def load_tagger(name: str) -> "PerceptronTagger":
     """The tagger "shipped" or "nltk", loaded once.
 
     Raises: ValueError for another name, LookupError where NLTK's data is missing.
@@ -30,6 +32,8 @@ def load_tagger(name: str) -> PerceptronTagger:
         raise ValueError(f"tagger={name!r} is not known; use one of {', '.join(map(repr, TAGGERS))}.")
     if name == "shipped":
         return read_tagger(resources.files("cc_jax.data") / "tagger")
+    import nltk
+    from nltk.tag.perceptron import PerceptronTagger
     try:
         return PerceptronTagger()
     except LookupError as error:
@@ -39,8 +43,9 @@ def load_tagger(name: str) -> PerceptronTagger:
             "NLTK_DATA to it), or use tagger='shipped', which needs no data.") from error
 
 
-def read_tagger(folder: Traversable) -> PerceptronTagger:
+def read_tagger(folder: Traversable) -> "PerceptronTagger":
     """A tagger from the three JSON files of NLTK's format in a folder."""
+    from nltk.tag.perceptron import PerceptronTagger
     parts = {part: json.loads((folder / file).read_text("utf-8")) for part, file in TAGGER_FILES.items()}
     tagger = PerceptronTagger(load=False)
     tagger.model.weights, tagger.tagdict = parts["weights"], parts["tagdict"]
@@ -48,7 +53,7 @@ def read_tagger(folder: Traversable) -> PerceptronTagger:
     return tagger
 
 
-def make_tag(tagger: PerceptronTagger) -> Callable[[Sequence[str]], list[str]]:
+def make_tag(tagger: "PerceptronTagger") -> Callable[[Sequence[str]], list[str]]:
     """A function from the words of a sentence to their tags: those of `tagger.tag`.
 
     Its weights are taken as they are now; weights of more than 3 decimals are rounded.

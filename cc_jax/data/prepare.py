@@ -259,7 +259,8 @@ def _unfinished(target: Folder, plan: Mapping[str, Any]) -> Iterator[Folder]:
     parent, _, name = target.url.rpartition("/")
     unfinished = Folder(f"{parent}/.{name}.partial")
     with _locked(unfinished, target):
-        if PLAN not in unfinished.names():
+        if PLAN not in (names := unfinished.names()):
+            unfinished.delete(names)            # what a removal that was interrupted left, maybe of another plan
             with unfinished.scratch() as scratch:
                 (scratch / PLAN).write_text(json.dumps(plan))
                 unfinished.deliver(scratch / PLAN, PLAN)

@@ -2,7 +2,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,6 +72,11 @@ class Folder:
             os.replace(self._at(name), to._at(new_name))
         else:
             self._fs.mv(self._at(name), to._at(new_name))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Deletes files, and folders with all they hold."""
+        for name in names:
+            self._fs.rm(self._at(name), recursive=True)
 
     def remove(self) -> None:
         if self._fs.exists(self._path):

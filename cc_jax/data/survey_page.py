@@ -10,8 +10,8 @@ from typing import Any
 
 from cc_jax.data import dataset
 from cc_jax.data.survey import Sample, Size, Survey
-from cc_jax.metrics import grouped
 from cc_jax.page import document, table, text
+from cc_jax.progress import grouped
 
 SAMPLES, COMMONEST, EXAMPLES = 24, 50, 3     # records, phrases, and rejects of each reason that are shown
 MAX_DETAIL = 200                # characters of a reject's key, and of its detail

@@ -4,9 +4,8 @@ NLTK's tokenizer rewrites the text a dozen times and then looks for the tokens i
 words, commas, a possessive and a full stop: one regular expression gives the same tokens of those, several times faster.
 """
 import re
-from typing import NamedTuple
-
-from nltk.tokenize import TreebankWordTokenizer
+from functools import cache
+from typing import Any, NamedTuple
 
 
 class Span(NamedTuple):
@@ -30,10 +29,15 @@ def _tokenise_sentence(text: str, offset: int) -> list[tuple[str, Span]]:
         return [(match[0], Span(offset + match.start(), offset + match.end())) for match in _PLAIN_TOKENS.finditer(text)]
     # The tokenizer rewrites quotation marks, so that tokens no longer stand in the text; semicolons it only separates.
     text = text.translate(_QUOTES).replace("''", ";;")
-    return [(text[a:b], Span(offset + a, offset + b)) for a, b in _TOKENIZER.span_tokenize(text)]
+    return [(text[a:b], Span(offset + a, offset + b)) for a, b in _tokenizer().span_tokenize(text)]
 
 
-_TOKENIZER = TreebankWordTokenizer()
+@cache
+def _tokenizer() -> Any:
+    from nltk.tokenize import TreebankWordTokenizer  # here: NLTK takes a second to import
+    return TreebankWordTokenizer()
+
+
 _QUOTES = str.maketrans({**dict.fromkeys('"“”„«»', ";"), **dict.fromkeys("‘’´", "'")})
 # Two lower-case letters or digits before the stop: not the "St." of "St. Patrick's Day" nor an initial.
 _SENTENCE_ENDS = re.compile(r"(?<=[^\W_A-Z][^\W_A-Z][.!?])\s+(?=\S)")
