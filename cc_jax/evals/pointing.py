@@ -21,6 +21,7 @@ from PIL import Image
 
 from cc_jax.config import ConfigError
 from cc_jax.data.images import check
+from cc_jax.data.phrases import normalise
 from cc_jax.data.transforms import FORMATS, ImageError
 from cc_jax.evals.embedder import Embedder
 from cc_jax.evals.result import Outcomes, Result
@@ -58,8 +59,6 @@ def make(file: str, images: str = "", limit: int = 0) -> Callable[[Embedder], Re
     pictures = read(file, images)[:limit or None]
 
     def evaluate(embedder: Embedder) -> Result:
-        from cc_jax.data.phrases import normalise  # brings NLTK, which takes a second, and other suites do without
-
         texts = {text: i for i, text in enumerate(dict.fromkeys(
             normalise(phrase.text) or phrase.text for picture in pictures for phrase in picture.phrases))}
         embedded = embedder.texts(list(texts))

@@ -85,7 +85,8 @@ def test_any_evaluation_has_a_table_and_curves():
 
 @pytest.mark.parametrize("format, title", [({}, "Suite, % (chance: 50 %)"), ({"format": "winoground"}, "Suite, %")])
 def test_chance_is_named_where_it_is_known(format, title):
-    run = Run("a", "a", CONFIG | {"evals": {"suite": {"type": "compositional"} | format}}, [{"step": 40, "suite/macro": 0.4}])
+    config = CONFIG | {"evals": {"suite": {"type": "compositional"} | format}}
+    run = Run("a", "a", config, [{"step": 40, "suite/macro": 0.4}])
     assert tables([run])[0].title == title
     assert panels([run])[0].chance == (None if format else 0.5)
 

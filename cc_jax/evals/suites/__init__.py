@@ -1,19 +1,10 @@
 """Compositional suites: their formats by name, and where each lies in a folder of evaluation data."""
-from cc_jax.evals.suites import aro, json_lines, sugarcrepe, sugarcrepe_pp, valse, winoground
-from cc_jax.evals.suites.items import Items
+from cc_jax.evals.suites import aro, aro_order, json_lines, sugarcrepe, sugarcrepe_pp, valse, winoground
 from cc_jax.evals.suites.look import suite
-
-
-def read_aro_order(suite: str) -> Items:
-    """`aro_order.read`, imported when it is used: NLTK takes a second, and other suites do without."""
-    from cc_jax.evals.suites import aro_order
-
-    return aro_order.read(suite)
-
 
 FORMATS = {
     "sugarcrepe": sugarcrepe.read, "sugarcrepe_pp": sugarcrepe_pp.read, "winoground": winoground.read, "aro": aro.read,
-    "aro_order": read_aro_order, "valse": valse.read, "json_lines": json_lines.read}
+    "aro_order": aro_order.read, "valse": valse.read, "json_lines": json_lines.read}
 
 COCO_2014 = tuple(f"{folder}{split}2014" for folder in ("coco/", "coco/images/", "") for split in ("val", "test", "train"))
 COCO_2017 = tuple(f"{folder}{split}2017" for folder in ("coco/", "coco/images/", "") for split in ("val", "train"))
