@@ -28,7 +28,7 @@ def make(
         numbers Caron et al. 2021, arXiv 2104.14294); None: all weigh alike.
       limit: so many images of each, evenly spaced; 0: all.
     Scores: as `labelled.result`. Of neighbours as near as each other the earlier in `train` counts; a tie of classes is
-    not a win, and a class without a vote is none of five.
+    not a win, so a class without a vote, no better than any other, is never right.
     Raises: ConfigError.
     """
     learn, judge, places = open_pair(train, test, limit)
@@ -41,8 +41,7 @@ def make(
         bank, classes = labelled.embed(learn, embedder)
         queries, labels = labelled.embed(judge, embedder)
         scores = votes(queries, bank, classes, len(learn.classes), k, temperature)[:, places]
-        rank = labelled.rank_of_label(scores, labels)
-        return labelled.result(judge, labels, np.where(scores[np.arange(len(labels)), labels] > 0, rank, len(places)))
+        return labelled.result(judge, labels, labelled.rank_of_label(scores, labels))
     return evaluate
 
 

@@ -76,12 +76,17 @@ def test_the_penalty_is_the_one_that_is_right_on_most_held_out():
         linear_probe.choose_l2(features[:4], labels[:4], 3)
 
 
-def test_a_probe_tells_colours_apart(folder, colours):
+def test_a_probe_tells_colours_apart(folder, colours, monkeypatch):
+    used = []
+    fit = linear_probe.fit
+    monkeypatch.setattr(linear_probe, "fit", lambda *given: used.append(given[3]) or fit(*given))
     train = folder("train", a=["red", (250, 10, 0), (200, 0, 30), (255, 60, 60), (180, 0, 0)],
                    b=["blue", (0, 0, 200), (30, 10, 220), (60, 60, 255), (0, 30, 180)])
     test = folder("test", a=[(230, 0, 10), "blue"], b=[(10, 0, 240)])
-    for l2 in ({}, {"l2": 1e-3}):
+    for l2, expected in (({}, [*linear_probe.L2S, linear_probe.L2S[0]]), ({"l2": 0.003}, [0.003])):
+        used.clear()
         result = registry.make(Config(dict(type="linear_probe", train=train, test=test, every=3, **l2)))(colours)
+        assert used == expected
         assert result.outcomes["top1"].right.tolist() == [1, 0, 1]
         assert result.scores()["mean_per_class"] == 0.75
 
