@@ -8,6 +8,8 @@ from etils import epath
 
 from cc_jax.config import ConfigError
 
+SPREAD = ("mesh", "sharding")       # blocks of a config that say where a run is computed, not what
+
 
 def open_manager(workdir: str, keep: int = 2) -> ocp.CheckpointManager:
     """The checkpoints of a workdir; the `keep` newest are kept. A save is atomic: it appears whole or not at all."""
@@ -52,17 +54,24 @@ def newest(manager: ocp.CheckpointManager, step: int | None) -> int:
 
 
 def claim_workdir(workdir: str, config: dict) -> None:
-    """Writes config.json into a new workdir; refuses one that holds a run of another config, naming what differs."""
+    """Writes config.json into a new workdir; refuses one that holds a run of another config, naming what differs.
+
+    How a run is spread over devices may change: the first config stays. Of several processes the first goes first.
+    """
     path = epath.Path(workdir) / "config.json"
     config = json.loads(json.dumps(config))  # tuples become lists, as they will be when read back
     if path.exists():
         was, now = flatten(json.loads(path.read_text())), flatten(config)
         changed = [f"config.{k}: {was.get(k, 'not set')} there, {now.get(k, 'not set')} now"
-                   for k in sorted(was.keys() | now.keys()) if was.get(k, ...) != now.get(k, ...)]
+                   for k in sorted(was.keys() | now.keys())
+                   if was.get(k, ...) != now.get(k, ...) and k.split(".")[0] not in SPREAD]
         if changed:
             raise ConfigError(f"workdir {workdir} holds a run of another config ({'; '.join(changed[:5])}); use another "
                               "--workdir, or that config to resume the run.")
-    elif jax.process_index() == 0:
+    elif jax.process_index() > 0:
+        raise ConfigError(f"process {jax.process_index()} does not see {path}, which process 0 has written; use a --workdir "
+                          "that all hosts share, such as one in a bucket.")
+    else:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(".config.json.partial")
         partial.write_text(json.dumps(config, indent=2))

@@ -1,19 +1,27 @@
 """The command that trains: `python -m cc_jax.main --config configs/shapes_cc.py --workdir runs/shapes`."""
-import jax
+import os
+
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from cc_jax import train
-from cc_jax.config import ConfigError, DatasetError
+from cc_jax import distributed, train
+from cc_jax.config import ConfigError
 from cc_jax.evals.guard import ScoreFell
+from cc_jax.processes import find_place
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A config file, with its arguments after a colon (configs/siglip_b16_cc.py:runlocal,res=256); single "
     "values are overridden by --config.KEY=VALUE.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run keeps its checkpoints and metrics. Started again with the same one, it resumes.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST[:PORT] of process 0, where the processes of a run meet. SLURM, Kubernetes and TPU slices are "
+    "recognised without these three.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes the run has.")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "One of several processes, on a TPU pod or a cluster that JAX recognises.")
+    "distributed", None, "--distributed: an error where nothing says which of several processes this is; --nodistributed: "
+    "one process alone, whatever started it.")
 
 
 def main(argv: list[str]) -> None:
@@ -21,12 +29,15 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # the checkpoint library logs twenty lines a save
-    if DISTRIBUTED.value:
-        jax.distributed.initialize()
+    values = CONFIG.value.to_dict()
     try:
-        train.train(CONFIG.value.to_dict(), WORKDIR.value)
-    except (ConfigError, DatasetError, FloatingPointError, ScoreFell) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
+        place = find_place(os.environ, COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
+        distributed.start(place, values, WORKDIR.value)
+        train.train(values, WORKDIR.value)
+    except (ConfigError, FloatingPointError, ScoreFell) as error:
+        distributed.stop(f"{type(error).__name__}: {error}")
+    except BaseException as error:
+        distributed.stop_after(error)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

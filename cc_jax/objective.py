@@ -15,6 +15,7 @@ from cc_jax.losses import sigmoid_loss
 from cc_jax.models.text import PackedText
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.pairs import ALONE, NORMALISERS, DotProduct, Exchange, Held, Texts, pair_loss
+from cc_jax.sharding import BATCH
 
 LOSSES = ("siglip", "phrase", "concept_attention", "distill")
 EMBEDDINGS = ("tower", "span")
@@ -75,7 +76,7 @@ def read(config: Config, mesh: Mesh, total_steps: int) -> Objective:
         ("ramp", None), ("max_hops", None), ("temperature", 1.0)))
     mesh = mesh if mesh.size > 1 else None
     try:
-        exchange = Exchange(mesh, concepts.get("exchange", "ring"))
+        exchange = Exchange(mesh, concepts.get("exchange", "ring"), axes=BATCH)
         Exchange(mesh, max_hops=max_hops), AttentionCosine(temperature)  # raise where they can't be
     except ValueError as error:
         raise ConfigError(f"config.concepts: {error}") from error

@@ -7,6 +7,7 @@ pass: nothing else is saved, and nothing of the size of the pair matrix is ever 
 Across devices image features stay where they are. Texts go round a ring, a chunk a hop, with what they are and with the
 gradient they have gathered; after a whole turn both are home. Or every device gathers all texts at once.
 """
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -39,7 +40,9 @@ class Exchange:
     """How texts meet the images of other devices. Without a mesh there are none.
 
     Attributes:
-      mesh: images and texts are split evenly over all its axes; a text may lie on another device than its image.
+      mesh: texts are split evenly over all its axes; a text may lie on another device than its image.
+      axes: those that images are split over, all where None. Devices that differ in the others only hold the same images,
+        and share the texts that meet them.
       kind: "ring", or "gather" for an all-gather of the texts, faster on some fabrics.
       max_hops: at most so many of the devices' chunks meet an image: its own device's always, the others drawn anew by
         `key` at each step and weighted so that the expectation is the full loss.
@@ -47,6 +50,7 @@ class Exchange:
     mesh: Mesh | None = None
     kind: str = "ring"
     max_hops: int | None = None
+    axes: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -56,8 +60,20 @@ class Exchange:
                              "be met.")
 
     @property
+    def over(self) -> tuple[str, ...]:
+        """The axes that texts go round."""
+        return () if self.mesh is None else self.axes or self.mesh.axis_names
+
+    @property
+    def sharing(self) -> tuple[str, ...]:
+        """The axes of devices that hold the same images."""
+        shape = self.mesh.shape if self.mesh else {}
+        return tuple(name for name, size in shape.items() if name not in self.over and size > 1)
+
+    @property
     def devices(self) -> int:
-        return self.mesh.size if self.mesh else 1
+        """The parts of the images, and the hops of the texts."""
+        return math.prod(self.mesh.shape[name] for name in self.over)
 
 
 ALONE = Exchange()
@@ -121,7 +137,7 @@ def pair_loss(
     Raises: ValueError before compilation, naming the argument.
     """
     devices = exchange.devices
-    block = check(features, held, texts, devices, block, normaliser, similarity)
+    block = check(features, held, texts, exchange, block, normaliser, similarity)
     sampled = exchange.max_hops is not None and exchange.max_hops < devices
     if sampled and key is None:
         raise ValueError(f"max_hops={exchange.max_hops} of {devices} draws hops at random; give a key.")
@@ -131,10 +147,11 @@ def pair_loss(
         local = lambda *a: local_loss(similarity, exchange, block, normaliser, *a)
         if exchange.mesh is None:
             return local(features, Texts(embedding, ids, weight), held, scale, bias, hop_weight)
-        split, whole = PartitionSpec(exchange.mesh.axis_names), PartitionSpec()
+        images, every = PartitionSpec(exchange.over), PartitionSpec(exchange.over + exchange.sharing)
+        whole = PartitionSpec()
         return jax.shard_map(
-            local, mesh=exchange.mesh, in_specs=(split, split, split, whole, whole, whole),
-            out_specs=(whole, (split, split, whole, whole)), check_vma=False,
+            local, mesh=exchange.mesh, in_specs=(images, every, images, whole, whole, whole),
+            out_specs=(whole, (images, every, whole, whole)), check_vma=False,
         )(features, Texts(embedding, ids, weight), held, scale, bias, hop_weight)
 
     @jax.custom_vjp
@@ -156,8 +173,8 @@ def pair_loss(
 
 def local_loss(similarity, exchange, block, normaliser, features, texts, held, scale, bias, hop_weight):
     """One device's part of `pair_loss`: (the whole loss, the gradients of its features, its texts, scale and bias)."""
-    axes = exchange.mesh.axis_names if exchange.mesh else ()
-    total = lambda x: lax.psum(x, axes) if axes else x
+    axes, sharing = exchange.over, exchange.sharing
+    total = lambda x, over=axes + sharing: lax.psum(x, over) if over else x
     if exchange.devices == 1:
         # The block makes what its images need: no array of it for all of them.
         sums, d_features, d_embedding = sum_blocks(similarity, block, features, held, texts, scale, bias, expanded=False)
@@ -176,6 +193,7 @@ def local_loss(similarity, exchange, block, normaliser, features, texts, held, s
         sums, d_own, d_embedding = over_hops(meet, own, texts, exchange.devices, axes)
         d_features = similarity.contract(features, d_own)
     loss, d_scale, d_bias = map(total, sums)
+    d_features = total(d_features, sharing)
     if normaliser == "texts":
         count = total(texts.weight.sum())
     else:
@@ -270,7 +288,7 @@ def draw_hops(key: PRNGKeyArray, devices: int, max_hops: int) -> Float[Array, " 
     return jnp.zeros(devices).at[0].set(1.0).at[drawn].set((devices - 1) / (max_hops - 1))
 
 
-def check(features, held: Held, texts: Texts, devices: int, block: int | None, normaliser: str, similarity) -> int:
+def check(features, held: Held, texts: Texts, exchange: Exchange, block: int | None, normaliser: str, similarity) -> int:
     """Raises ValueError for arguments that don't fit each other; returns the images per block."""
     count, rows = len(texts.id), len(held.id)
     if texts.embedding.ndim != 2 or texts.id.shape != (count,) or texts.weight.shape != (count,):
@@ -289,11 +307,13 @@ def check(features, held: Held, texts: Texts, devices: int, block: int | None, n
         raise ValueError(f"held.valid is {held.valid.dtype}; it must be bool.")
     if normaliser not in NORMALISERS:
         raise ValueError(f"normaliser={normaliser!r} is not known; use one of {', '.join(NORMALISERS)}.")
-    if rows % devices or count % devices:
-        raise ValueError(f"{rows} images and {count} texts do not both divide over {devices} devices; use multiples.")
+    devices, parts = exchange.devices, exchange.mesh.size if exchange.mesh else 1
+    if rows % devices or count % parts:
+        raise ValueError(f"{rows} images over {devices} devices and {count} texts over {parts} do not both divide; use "
+                         "multiples.")
     images = rows // devices
     if block is None:
-        room = TILE.get(jax.default_backend(), TILE["default"]) // max(1, similarity.tile_size(features) * count // devices)
+        room = TILE.get(jax.default_backend(), TILE["default"]) // max(1, similarity.tile_size(features) * count // parts)
         return max(size for size in range(1, images + 1) if images % size == 0 and size <= max(room, 1))
     if block < 1 or images % block:
         raise ValueError(f"block={block} does not divide the {images} images of a device; use a divisor, or None.")

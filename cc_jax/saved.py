@@ -55,7 +55,7 @@ def make_model(config: Config) -> TwoTowers:
     block = config.model
     towers = {}
     for name, tower in (("image", ViT), ("text", TextTransformer)):
-        known = {"variant", *tower.__dataclass_fields__} - {"parent", "name", "scan", "remat", "dtype"}
+        known = {"variant", *tower.__dataclass_fields__} - {"parent", "name", "scan", "remat", "dtype", "constrain"}
         towers[name] = block[name].options(known)
     rest = {"temperature_init", "bias_init", "scan", "remat", "dtype"} & set(block.keys())
     return TwoTowers(**towers, **{name: block[name] for name in rest})

@@ -1,4 +1,5 @@
 """The train state and the one jitted update."""
+import functools
 from collections.abc import Callable
 
 import flax.struct
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.objective import Encoded, Objective, encode, losses
-from cc_jax.sharding import over_batch, replicated
+from cc_jax.sharding import Rules, constrain, layout, of_state, over_batch, replicated
 
 
 @flax.struct.dataclass
@@ -30,15 +31,35 @@ def abstract_params(model: TwoTowers, res: int) -> dict:
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, res, res, 3)), text)["params"])
 
 
+def abstract_state(
+    model: TwoTowers, optimiser: optax.GradientTransformation, res: int, mesh: Mesh, rules: Rules = Rules(),     # noqa: B008
+    average: bool = False, keep_start: bool = False,
+) -> TrainState:
+    """The train state's tree with shapes, types and shardings for values; `average` and `keep_start` as in `begin_from`."""
+    params = abstract_params(model, res)
+    copy = lambda wanted: params if wanted else None
+    state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(optimiser.init, params), copy(average),
+                       copy(keep_start))
+    return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state,
+                        of_state(state, layout(params, mesh, rules), mesh))
+
+
+def shardings_of(state: TrainState) -> TrainState:
+    """The tree of a state, abstract or not, with the sharding of each array."""
+    return jax.tree.map(lambda x: x.sharding, state)
+
+
 def init_state(
     model: TwoTowers, optimiser: optax.GradientTransformation, res: int, seed: int, mesh: Mesh,
+    rules: Rules = Rules(),     # noqa: B008
 ) -> TrainState:
-    """Random parameters and an empty optimiser state on every device; they depend on the seed, not on the mesh."""
+    """Random parameters and an empty optimiser state, split by the rules; they depend on the seed, not on the mesh."""
     def init(key):
         text = jnp.zeros((1, model.text["length"]), jnp.int32)
         params = model.init(key, jnp.zeros((1, res, res, 3)), text)["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params))
-    return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
+    shardings = shardings_of(abstract_state(model, optimiser, res, mesh, rules))
+    return jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
 
 
 def begin_from(state: TrainState, params: dict, average: bool, keep_start: bool) -> TrainState:
@@ -50,15 +71,19 @@ def begin_from(state: TrainState, params: dict, average: bool, keep_start: bool)
 def make_update(
     model: TwoTowers, optimiser: optax.GradientTransformation, learning_rate: optax.Schedule, objective: Objective,
     max_scale: float | None, mesh: Mesh, microbatches: int = 1, seed: int = 0, frozen: dict | None = None,
-    average: float | None = None,
+    average: float | None = None, shardings: TrainState | None = None,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The jitted step: (state, batch) -> (state, metrics). The state's memory is reused for the new state.
 
     `max_scale` clamps exp(t); `seed` is of what a step draws; `microbatches` as in `accumulated`; `frozen`, True for
     parameters that the optimiser leaves alone, saves their gradients; `average` is the share of the old that a step leaves
-    in the running average of the parameters. With `objective.checked` an embedding that is not normalised raises.
+    in the running average of the parameters; `shardings` are those of the state, on every device where None. With
+    `objective.checked` an embedding that is not normalised raises.
     """
-    gradients = accumulated(microbatches, mesh) if microbatches > 1 else whole
+    if mesh.size > 1:
+        model = model.clone(constrain=functools.partial(constrain, mesh=mesh))
+    here = lambda params: params if shardings is None else lax.with_sharding_constraint(params, shardings.params)
+    gradients = accumulated(microbatches, mesh, here) if microbatches > 1 else whole
     hold = lambda params: params if frozen is None else jax.tree.map(
         lambda value, held: lax.stop_gradient(value) if held else value, params, frozen)
 
@@ -71,6 +96,7 @@ def make_update(
 
         encoder = lambda params, batch: encode(model, hold(params), batch, objective, state.start)
         (loss, values), grads = gradients(encoder, total, state.params, batch)
+        grads = here(grads)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if max_scale is not None:
@@ -88,10 +114,11 @@ def make_update(
         return TrainState(state.step + 1, params, opt_state, mean, state.start), metrics
 
     everywhere = replicated(mesh)
-    options = dict(donate_argnums=0, in_shardings=(everywhere, over_batch(mesh)))
+    of_the_state = everywhere if shardings is None else shardings
+    options = dict(donate_argnums=0, in_shardings=(of_the_state, over_batch(mesh)))
     if not objective.checked:
-        return jax.jit(update, out_shardings=(everywhere, everywhere), **options)
-    checked = jax.jit(checkify.checkify(update), out_shardings=(None, (everywhere, everywhere)), **options)
+        return jax.jit(update, out_shardings=(of_the_state, everywhere), **options)
+    checked = jax.jit(checkify.checkify(update), out_shardings=(None, (of_the_state, everywhere)), **options)
 
     def raising(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         error, result = checked(state, batch)
@@ -106,21 +133,22 @@ def whole(encoder: Callable, total: Callable, params: dict, batch: dict) -> tupl
     return jax.value_and_grad(function, has_aux=True)(params)
 
 
-def accumulated(microbatches: int, mesh: Mesh) -> Callable:
+def accumulated(microbatches: int, mesh: Mesh, here: Callable) -> Callable:
     """`whole` with the towers' memory of a microbatch: the same numbers, but for rounding.
 
     A contrastive loss is not a sum over microbatches. So the embeddings (and tokens) of all are made first and kept, the
     loss and its gradient by them taken once, over the full batch, and each microbatch is then encoded again to carry its
-    part of that gradient to the parameters: one forward pass more (Gao et al. 2021, arXiv 2101.06983).
+    part of that gradient to the parameters: one forward pass more (Gao et al. 2021, arXiv 2101.06983). `here` keeps a sum of
+    gradients where its parameters are.
     """
     def split(x: jax.Array) -> jax.Array:
         # Every device splits its own rows: no row moves.
         x = x.reshape(len(x) // microbatches, microbatches, *x.shape[1:])
-        return jnp.moveaxis(lax.with_sharding_constraint(x, over_batch(mesh)), 1, 0)
+        return jnp.moveaxis(constrain(x, mesh=mesh), 1, 0)
 
     def join(x: jax.Array) -> jax.Array:
         x = jnp.moveaxis(x, 0, 1)
-        return lax.with_sharding_constraint(x.reshape(-1, *x.shape[2:]), over_batch(mesh))
+        return constrain(x.reshape(-1, *x.shape[2:]), mesh=mesh)
 
     def gradients(encoder: Callable, total: Callable, params: dict, batch: dict) -> tuple:
         parts = jax.tree.map(split, batch)
@@ -131,8 +159,8 @@ def accumulated(microbatches: int, mesh: Mesh) -> Callable:
         def add(grads, part):
             batch, cotangent = part
             _, pullback = jax.vjp(lambda params: encoder(params, batch), params)
-            return jax.tree.map(jnp.add, grads, pullback(cotangent)[0]), None
+            return here(jax.tree.map(jnp.add, grads, pullback(cotangent)[0])), None
 
-        grads, _ = lax.scan(add, jax.tree.map(jnp.zeros_like, params), (parts, jax.tree.map(split, d_encoded)))
+        grads, _ = lax.scan(add, here(jax.tree.map(jnp.zeros_like, params)), (parts, jax.tree.map(split, d_encoded)))
         return (loss, values), grads | {"t": grads["t"] + d_t, "b": grads["b"] + d_b}
     return gradients

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import jax
 from jax.experimental import multihost_utils
 
-from cc_jax import checkpoint, flops, metrics, objective, optim, sharding, step
+from cc_jax import checkpoint, distributed, flops, metrics, objective, optim, sharding, step
 from cc_jax.config import Config, ConfigError, steps, total_steps
 from cc_jax.convert import formats, released
 from cc_jax.data import dataset, packing, phrase_noise, pipeline, prepare
@@ -25,7 +25,7 @@ def train(values: Mapping, workdir: str) -> None:
     score is under what `stop_if` lets it be.
     """
     config = Config(values)
-    mesh = sharding.make_mesh(config.mesh.options(config.mesh.keys()))
+    mesh, rules = sharding.make_mesh(config.mesh.options(sharding.AXES)), sharding.read_rules(config)
     microbatches = config.get("microbatches", 1)
     sharding.check_batch_size(config.batch_size, mesh, microbatches)
     prepare_embedded(config.data.dir)
@@ -35,15 +35,18 @@ def train(values: Mapping, workdir: str) -> None:
     model = make_model(config)
     goal = objective.read(config, mesh, length)
     example = make_example(config, tokenizer)
-    phrase_rows = make_phrase_rows(config, jax.local_device_count() * microbatches)
+    part = sharding.part_of_batch(mesh)
+    phrase_rows = make_phrase_rows(config, part, microbatches)
 
     seed, res = config.get("seed", 0), config.data.res
     abstract = step.abstract_params(model, res)
     optimiser, learning_rate = optim.make(config.optim, abstract, length)
     average = read_average(config)
-    state = step.init_state(model, optimiser, res, seed, mesh)
+    state = step.init_state(model, optimiser, res, seed, mesh, rules)
+    shardings = step.shardings_of(step.abstract_state(model, optimiser, res, mesh, rules, average is not None,
+                                                      goal.distill > 0))
     update = step.make_update(model, optimiser, learning_rate, goal, config.optim.get("max_scale", None), mesh,
-                              microbatches, seed, optim.frozen(config.optim, abstract), average)
+                              microbatches, seed, optim.frozen(config.optim, abstract), average, shardings)
     evaluators = make_evaluators(config, length)
     guards, evaluates_start = guard.read(config.get("stop_if", ()), evaluators), config.get("evaluate_start", False)
     save_every = steps(config.checkpoint.every, length)
@@ -53,8 +56,9 @@ def train(values: Mapping, workdir: str) -> None:
     model_cache = config.get("model_cache", released.CACHE)
     config.check_all_read()
 
-    checkpoint.claim_workdir(workdir, dict(values))
-    keep_tokenizer(tokenizer, workdir)
+    with distributed.first_then_others("the workdir is claimed"):
+        checkpoint.claim_workdir(workdir, dict(values))
+        keep_tokenizer(tokenizer, workdir)
     manager = checkpoint.open_manager(workdir, **manager_options)
     resumes = manager.latest_step() is not None
     params, notes = state.params, []
@@ -70,7 +74,7 @@ def train(values: Mapping, workdir: str) -> None:
     embedder = embed.make(model, tokenizer, res, mesh)
 
     batches = pipeline.training_batches(source, example, config.batch_size, length, seed, first_step,
-                                        jax.process_index(), jax.process_count(), threads, phrase_rows)
+                                        part.index, part.count, threads, phrase_rows)
     writer = metrics.Writer(workdir, first_step, active=jax.process_index() == 0)
     loop = Loop(length, first_step, log_every, config.batch_size, writer)
     guards = guard.Guards(guards, metrics.read(workdir) if resumes else ())
@@ -109,6 +113,11 @@ def train(values: Mapping, workdir: str) -> None:
                 loop.flush()  # never keep a state whose loss was not finite
                 checkpoint.save(manager, done, state)
             evaluate(done)
+            if manager.reached_preemption(done):  # SIGTERM to any of several processes: all of them stop at one step
+                loop.flush()
+                checkpoint.save(manager, done, state)
+                metrics.say(f"told to stop: saved after step {done} of {length}; the same command resumes")
+                break
     finally:
         batches.close()
         loop.close()
@@ -246,8 +255,8 @@ def make_example(config: Config, tokenizer: Tokenizer) -> Callable:
         read_noise(config), pipeline.caption_weights(config.data.get("captions", "random")))
 
 
-def make_phrase_rows(config: Config, multiple: int) -> packing.PhraseRows | None:
-    """The room for a process's distinct phrases by the config's `concepts` block; None for a row per slot.
+def make_phrase_rows(config: Config, part: sharding.Part, microbatches: int) -> packing.PhraseRows | None:
+    """The room for the distinct phrases of a part of the batch by the config's `concepts` block; None for a row per slot.
 
     `concepts.rows` counts rows per image, each for up to `concepts.per_row` phrases.
     """
@@ -262,7 +271,7 @@ def make_phrase_rows(config: Config, multiple: int) -> packing.PhraseRows | None
             raise ConfigError(f"config.concepts.per_row={per_row}, but config.concepts.rows is not set; set it to the rows "
                               "per image that there is room for, such as 1.0.")
         return None
-    images = config.batch_size // jax.process_count()
+    images, multiple = config.batch_size // part.count, part.devices * microbatches
     return packing.PhraseRows(multiple * math.ceil(rows * images / multiple), per_row)
 
 

@@ -41,6 +41,17 @@ def dataset(path: str) -> str:
     return "datasets/shapes" if path == "shapes" else path
 
 
+# Where parameters live on a mesh (cc_jax/sharding.py): heads and hidden units over "tensor", what is large over "fsdp".
+SHARDING = (
+    (r".*/(query|key|value)/kernel", ("fsdp", "tensor", None)),
+    (r".*/(query|key|value)/bias", ("tensor", None)),
+    (r".*/out/kernel", ("tensor", None, "fsdp")),
+    (r".*/Dense_0/kernel", ("fsdp", "tensor")),
+    (r".*/Dense_0/bias", ("tensor",)),
+    (r".*/Dense_1/kernel", ("tensor", "fsdp")),
+    (r".*", "fsdp"))
+
+
 def base(data: str, res: int) -> ConfigDict:
     """The blocks of a SigLIP B/16 pair trained from scratch; a config changes what differs."""
     c = ConfigDict()
@@ -58,7 +69,8 @@ def base(data: str, res: int) -> ConfigDict:
                       max_hops=placeholder(int), ramp=placeholder(str))
     c.optim = dict(name="adamw", lr=1e-3, b1=0.9, b2=0.95, wd=1e-4, clip_norm=1.0, warmup_steps=10_000,
                    schedule="cosine", max_scale=100.0, lr_mults=())
-    c.mesh = dict(data=-1)
+    c.mesh = dict(data=-1, fsdp=1, tensor=1)
+    c.sharding = dict(rules=SHARDING, min_size=2**16)
     c.microbatches, c.checked, c.average = 1, False, placeholder(float)
     c.log_every = 50
     c.checkpoint = dict(every="2 %", keep=2)

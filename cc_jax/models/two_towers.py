@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cc_jax.models.text import PackedText, TextTransformer
-from cc_jax.models.vit import ViT, decode_variant
+from cc_jax.models.vit import Constrain, ViT, anywhere, decode_variant
 
 
 def normalise(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
@@ -24,6 +24,7 @@ class TwoTowers(nn.Module):
     under "img/..." and "txt/..."; with `want_tokens` the normalised "concept_tokens" (B, K, D), with `spans` of the texts'
     tokens [first, end) the normalised "span_embeddings" (N * P, D).
     `text` may be a PackedText of R rows with S places: then N = R * S, row by row.
+    `constrain` says where activations live on a mesh.
     """
     image: Mapping
     text: Mapping
@@ -32,9 +33,10 @@ class TwoTowers(nn.Module):
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"
+    constrain: Constrain = anywhere
 
     def setup(self):
-        common = dict(scan=self.scan, remat=self.remat, dtype=jnp.dtype(self.dtype))
+        common = dict(scan=self.scan, remat=self.remat, dtype=jnp.dtype(self.dtype), constrain=self.constrain)
         self.img = ViT(**sizes(self.image), **common)
         image_width = self.img.num_classes or self.img.width
         self.txt = TextTransformer(**{"num_classes": image_width} | sizes(self.text), **common)

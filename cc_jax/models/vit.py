@@ -3,7 +3,9 @@
 So that released SigLIP weights load one to one, the module names below (`MultiHeadDotProductAttention_0`,
 `encoderblock_3`, `MAPHead_0`, ...) are part of the interface. Every intermediate is returned in a dict.
 """
+import functools
 from collections.abc import Callable
+from typing import Protocol
 
 import flax.linen as nn
 import jax
@@ -40,16 +42,36 @@ def decode_variant(variant: str) -> dict:
     return sizes | ({"patch_size": (int(patch), int(patch))} if patch else {})
 
 
+class Constrain(Protocol):
+    """Says where activations live on a mesh, such as `sharding.constrain`: their rows, and dimension `split`, if any."""
+
+    def __call__(self, x: Array, split: int | None = None) -> Array: ...
+
+
+def anywhere(x: Array, split: int | None = None) -> Array:
+    """Without a mesh there is nothing to say."""
+    return x
+
+
+def split_heads(constrain: Constrain) -> Callable[..., Float[Array, "B Q H D"]]:
+    """`nn.dot_product_attention` with its heads split."""
+    @functools.wraps(nn.dot_product_attention)
+    def attention(query, key, value, **options):
+        return nn.dot_product_attention(*(constrain(x, 2) for x in (query, key, value)), **options)
+    return attention
+
+
 class MlpBlock(nn.Module):
     """Dense, gelu(tanh), Dense. `mlp_dim` defaults to four times the input width."""
     mlp_dim: int | None = None
     dtype: jnp.dtype = jnp.float32
+    constrain: Constrain = anywhere
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         init = dict(kernel_init=nn.initializers.xavier_uniform(), bias_init=nn.initializers.normal(stddev=1e-6))
         width = x.shape[-1]
-        x = nn.Dense(self.mlp_dim or 4 * width, dtype=self.dtype, **init)(x)
+        x = self.constrain(nn.Dense(self.mlp_dim or 4 * width, dtype=self.dtype, **init)(x), 2)
         return nn.Dense(width, dtype=self.dtype, **init)(nn.gelu(x, approximate=True))
 
 
@@ -58,16 +80,19 @@ class EncoderBlock(nn.Module):
     mlp_dim: int | None = None
     num_heads: int = 12
     dtype: jnp.dtype = jnp.float32
+    constrain: Constrain = anywhere
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"],
                  mask: Bool[Array, "B 1 #L L"] | None = None) -> tuple[Float[Array, "B L D"], None]:
+        x = self.constrain(x)
         y = nn.LayerNorm(dtype=self.dtype)(x)
         y = nn.MultiHeadDotProductAttention(
-            num_heads=self.num_heads, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype)(y, y, mask=mask)
-        x = x + y
+            num_heads=self.num_heads, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype,
+            attention_fn=split_heads(self.constrain))(y, y, mask=mask)
+        x = self.constrain(x + y)
         y = nn.LayerNorm(dtype=self.dtype)(x)
-        return x + MlpBlock(self.mlp_dim, dtype=self.dtype)(y), None
+        return self.constrain(x + MlpBlock(self.mlp_dim, self.dtype, self.constrain)(y)), None
 
 
 class Encoder(nn.Module):
@@ -82,6 +107,7 @@ class Encoder(nn.Module):
     scan: bool = False
     remat: str = "none"
     dtype: jnp.dtype = jnp.float32
+    constrain: Constrain = anywhere
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B 1 #L L"] | None = None) -> Float[Array, "B L D"]:
@@ -91,7 +117,7 @@ class Encoder(nn.Module):
         if self.remat != "none":
             # A scan already keeps XLA from merging the recomputation with the forward pass.
             block = nn.remat(block, prevent_cse=not self.scan, policy=REMAT_POLICIES[self.remat])
-        args = dict(mlp_dim=self.mlp_dim, num_heads=self.num_heads, dtype=self.dtype)
+        args = dict(mlp_dim=self.mlp_dim, num_heads=self.num_heads, dtype=self.dtype, constrain=self.constrain)
         if self.scan:
             stack = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True},
                             in_axes=nn.broadcast, length=self.depth)
@@ -106,6 +132,7 @@ class Attention(nn.Module):
     """Multi-head attention with the parameters of `nn.MultiHeadDotProductAttention`, whose value path can run alone."""
     num_heads: int
     dtype: jnp.dtype = jnp.float32
+    constrain: Constrain = anywhere
 
     @nn.compact
     def __call__(self, query: Float[Array, "B Q D"], x: Float[Array, "B K D"],
@@ -115,7 +142,7 @@ class Attention(nn.Module):
         width, init = x.shape[-1], dict(kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype)
         heads = lambda name: nn.DenseGeneral((self.num_heads, width // self.num_heads), name=name, **init)
         out = nn.DenseGeneral(width, axis=(-2, -1), name="out", **init)
-        q, k, v = heads("query")(query), heads("key")(x), heads("value")(x)
+        q, k, v = (self.constrain(y, 2) for y in (heads("query")(query), heads("key")(x), heads("value")(x)))
         weights = nn.dot_product_attention_weights(q, k, dtype=self.dtype)  # the softmax over tokens
         attended = out(jnp.einsum("bnqk,bknd->bqnd", weights, v))
         return attended, out(v) if want_tokens else None, weights
@@ -131,6 +158,7 @@ class MAPHead(nn.Module):
     mlp_dim: int | None = None
     num_heads: int = 12
     dtype: jnp.dtype = jnp.float32
+    constrain: Constrain = anywhere
 
     @nn.compact
     def __call__(
@@ -139,9 +167,10 @@ class MAPHead(nn.Module):
         batch, _, width = x.shape
         probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, width), jnp.float32)
         probe = jnp.tile(probe, (batch, 1, 1)).astype(self.dtype)
-        norm, mlp = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0"), MlpBlock(self.mlp_dim, self.dtype, name="MlpBlock_0")
-        residual_mlp = lambda y: y + mlp(norm(y))
-        attention = Attention(self.num_heads, self.dtype, name="MultiHeadDotProductAttention_0")
+        norm = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")
+        mlp = MlpBlock(self.mlp_dim, self.dtype, self.constrain, name="MlpBlock_0")
+        residual_mlp = lambda y: self.constrain(y + mlp(norm(y)))
+        attention = Attention(self.num_heads, self.dtype, self.constrain, name="MultiHeadDotProductAttention_0")
         pooled, tokens, weights = attention(probe, x, want_tokens)
         return residual_mlp(pooled)[:, 0], residual_mlp(tokens) if want_tokens else None, weights[:, :, 0]
 
@@ -161,6 +190,7 @@ class ViT(nn.Module):
     scan: bool = False
     remat: str = "none"
     dtype: jnp.dtype = jnp.float32
+    constrain: Constrain = anywhere
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"],
@@ -184,12 +214,12 @@ class ViT(nn.Module):
             cls = self.param("cls", nn.initializers.zeros, (1, 1, self.width), jnp.float32).astype(self.dtype)
             x = jnp.concatenate([jnp.tile(cls, (x.shape[0], 1, 1)), x], axis=1)
         x = out["encoded"] = Encoder(self.depth, self.mlp_dim, self.num_heads, self.scan, self.remat, self.dtype,
-                                     name="Transformer")(x)
+                                     self.constrain, name="Transformer")(x)
 
         head = nn.Dense(self.num_classes, name="head", dtype=self.dtype) if self.num_classes else lambda y: y
         tokens = x[:, 1:] if self.pool == "tok" else x
         if self.pool == "map":
-            map_head = MAPHead(self.mlp_dim, self.num_heads, self.dtype)
+            map_head = MAPHead(self.mlp_dim, self.num_heads, self.dtype, self.constrain)
             pooled, concept_tokens, out["map_attention"] = map_head(x, want_tokens)
         else:
             pooled, concept_tokens = pool_without_head(self.pool)(x), tokens

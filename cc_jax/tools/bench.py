@@ -150,7 +150,8 @@ def batches(config: Config, count: int, rows: packing.PhraseRows | None | bool =
     """The first batches of the config's data; `rows`: the room for phrases, the config's own where True."""
     source = train.open_source(config)
     example = train.make_example(config, load_tokenizer(config))
-    rows = train.make_phrase_rows(config, jax.local_device_count()) if rows is True else rows
+    part = sharding.part_of_batch(sharding.make_mesh({"data": -1}))
+    rows = train.make_phrase_rows(config, part, 1) if rows is True else rows
     iterator = pipeline.training_batches(source, example, config.batch_size, count, 0, phrase_rows=rows)
     try:
         yield from iterator
