@@ -14,6 +14,8 @@ from cc_jax.data import dataset, packing, phrase_noise, pipeline, prepare
 from cc_jax.data.tokenizer import Tokenizer, is_in
 from cc_jax.evals import embed, guard, registry
 from cc_jax.saved import load_tokenizer, make_model, read_tokenizer
+from cc_jax.summary import summary
+from cc_jax.trace import Trace
 
 EMBEDDED = "datasets/shapes"
 
@@ -54,6 +56,7 @@ def train(values: Mapping, workdir: str) -> None:
     log_every, threads = config.get("log_every", 50), config.data.get("threads", 4)
     model_init, dont_load = config.get("model_init", None), config.get("dont_load", ())
     model_cache = config.get("model_cache", released.CACHE)
+    trace = Trace(workdir, config.get("profile_steps", ()), length)
     config.check_all_read()
 
     with distributed.first_then_others("the workdir is claimed"):
@@ -106,8 +109,10 @@ def train(values: Mapping, workdir: str) -> None:
         for done in range(first_step + 1, length + 1):
             batch = loop.next_batch(batches, mesh)
             if done == first_step + 1:
-                loop.flops_per_step = flops.step_flops(model, batch, goal)
+                loop.begin(flops.step_flops(model, batch, goal), state)
+            trace.before(done)
             state, values_now = update(state, batch)
+            trace.after(done, values_now)
             loop.record(done, values_now)
             if done % save_every == 0 or done == length:
                 loop.flush()  # never keep a state whose loss was not finite
@@ -119,6 +124,7 @@ def train(values: Mapping, workdir: str) -> None:
                 metrics.say(f"told to stop: saved after step {done} of {length}; the same command resumes")
                 break
     finally:
+        trace.close()
         batches.close()
         loop.close()
         manager.wait_until_finished()
@@ -130,13 +136,18 @@ class Loop:
     the progress line, and the stop on a loss that is not finite."""
 
     def __init__(self, total: int, first_step: int, log_every: int, batch_size: int, writer: metrics.Writer):
-        self.flops_per_step = 0.0
+        self._flops_per_step = 0.0
         self._total, self._first, self._log_every, self._batch_size = total, first_step, log_every, batch_size
         self._writer, self._pending = writer, None
         self._progress = metrics.Progress(total) if jax.process_index() == 0 else None
         self._peak = flops.peak_flops() * jax.device_count()
         self._step_seconds, self._wait_seconds, self._window = 0.0, 0.0, 0
         self._last = time.perf_counter()
+
+    def begin(self, flops_per_step: float, state: step.TrainState) -> None:
+        """Before the first update: says what the run consists of."""
+        self._flops_per_step = flops_per_step
+        metrics.say(summary(state.params, state, flops_per_step, self._batch_size, self._peak))
 
     def next_batch(self, batches, mesh) -> dict[str, jax.Array]:
         start = time.perf_counter()
@@ -165,7 +176,7 @@ class Loop:
                 "lower config.optim.lr, or set config.optim.clip_norm, and start again in a new workdir.")
         seconds = self._step_seconds / self._window
         values |= {"images_per_second": self._batch_size / seconds, "seconds_per_step": seconds,
-                   "mfu": self.flops_per_step / seconds / self._peak,
+                   "mfu": self._flops_per_step / seconds / self._peak,
                    "input_wait": min(1.0, self._wait_seconds / self._step_seconds)}
         if self._progress:
             self._progress.show(done, metrics.loss_line(values), (self._total - done) * seconds, done == self._total)

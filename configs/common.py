@@ -72,6 +72,7 @@ def base(data: str, res: int) -> ConfigDict:
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.sharding = dict(rules=SHARDING, min_size=2**16)
     c.microbatches, c.checked, c.average = 1, False, placeholder(float)
+    c.profile_steps = ()        # the first and the last step of a trace: see cc_jax/trace.py
     c.log_every = 50
     c.checkpoint = dict(every="2 %", keep=2)
     c.evals = dict()
