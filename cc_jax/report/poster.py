@@ -66,7 +66,7 @@ def draw_table(axes: Axes, table: Table, lines: int, width: float) -> None:
         axes.text(x, 1.6, shorter(name, int(share * width / 0.08)), ha="right", va="center", color=FAINT)
     for line, (label, cells) in enumerate(table.rows, 2):
         axes.axhline(line + 0.2, color=FAINT, linewidth=0.3)
-        axes.text(0, line + 0.7, shorter(label, int(LABELS * width / 0.075)), va="center", fontsize=9)
+        axes.text(0, line + 0.7, shorter(label, int(((LABELS + share) * width - 0.5) / 0.075)), va="center", fontsize=9)
         for x, text in zip(right, cells, strict=True):
             axes.text(x, line + 0.7, text, ha="right", va="center", fontsize=9)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
-from absl import app, flags
+from absl import app, flags, logging
 
 from cc_jax.config import ConfigError
 from cc_jax.data import dataset
@@ -49,6 +49,7 @@ def main(argv: list[str]) -> None:
     args = flags.FLAGS
     if len(argv) < 2:
         raise app.UsageError("name the workdirs of the runs: python -m cc_jax.tools.report runs/siglip runs/concepts")
+    logging.set_verbosity(logging.WARNING)
     try:
         paths = write(argv[1:], args.out, args.images, args.split)
     except (ConfigError, dataset.DatasetError, FileNotFoundError, ValueError) as error:

@@ -70,9 +70,10 @@ def test_epochs_are_counted_with_the_dataset_at_hand(shapes_dir):
 
 def test_any_evaluation_has_a_table_and_curves():
     """Types that are not known here, and the nested names of weights in between."""
-    evals = {"birds": {"type": "zero_shot"}, "sweep": {"type": "interpolated"}}
+    evals = {"birds": {"type": "zero_shot"}, "sweep": {"type": "interpolated"}, "probe": {"type": "linear_probe"}}
     line = {"step": 40, "birds/top@1": 0.5, "birds/top@5": 0.75, "birds/items": 10, "birds/expected": 10,
-            "sweep/0.50/macro": 0.25, "sweep/0.50/swap_attribute": 0.2, "sweep/0.50/other": 0.1, "sweep/items": 5}
+            "sweep/0.50/macro": 0.25, "sweep/0.50/swap_attribute": 0.2, "sweep/0.50/other": 0.1, "sweep/items": 5,
+            "probe/accuracy": 0.5, "probe/mean_per_class": 0.4}
     runs = [Run("a", "a", CONFIG | {"evals": evals}, [line]), Run("b", "b", CONFIG, [{"step": 40}])]
     found = tables(runs)
     assert named(found, "Birds, %") == {"top @1": ["50.0", "–"], "top @5": ["75.0", "–"]}
@@ -80,13 +81,14 @@ def test_any_evaluation_has_a_table_and_curves():
     assert list(named(found, "Sweep, %")) == ["0.50, macro", "0.50, swap attribute", "0.50, other"]
     groups = {panel.key: panel.group for panel in panels(runs)}
     assert groups == {"birds/top@1": "", "birds/top@5": "Every score", "sweep/0.50/macro": "",
-                      "sweep/0.50/swap_attribute": "", "sweep/0.50/other": "Every score"}
+                      "sweep/0.50/swap_attribute": "", "sweep/0.50/other": "Every score",
+                      "probe/accuracy": "", "probe/mean_per_class": "Every score"}
 
 
 @pytest.mark.parametrize("format, title", [({}, "Suite, % (chance: 50 %)"), ({"format": "winoground"}, "Suite, %")])
 def test_chance_is_named_where_it_is_known(format, title):
-    config = CONFIG | {"evals": {"suite": {"type": "compositional"} | format}}
-    run = Run("a", "a", config, [{"step": 40, "suite/macro": 0.4}])
+    evals = {"suite": {"type": "compositional"} | format}
+    run = Run("a", "a", CONFIG | {"evals": evals}, [{"step": 40, "suite/macro": 0.4}])
     assert tables([run])[0].title == title
     assert panels([run])[0].chance == (None if format else 0.5)
 
