@@ -24,8 +24,8 @@ class Difference(Interval):
     """A score less the first model's.
 
     `gained` items are right here and wrong there, `lost` ones the other way round; `p` is that of McNemar's exact test, None
-    for a mean of several scores. `certain`: neither the interval holds 0 nor, after Holm's correction over the scores of the
-    suite, p >= 1 - LEVEL.
+    for a mean of several scores, and where items are more or less right. `certain`: neither the interval holds 0 nor, after
+    Holm's correction over the scores of the suite, p >= 1 - LEVEL.
     """
     gained: int
     lost: int
@@ -56,7 +56,10 @@ def compare(results: Mapping[str, Result], draws: int = DRAWS, seed: int = 0) ->
         check_same_items(first, results[first], other, results[other])
     scores = {name: result.scores() for name, result in results.items()}
     drawn = resampled(results, draws, seed)
-    tested = {name: dict(result.outcomes) | {mean: pool(result, parts) for mean, parts in result.pooled.items()}
+    tossed = {score for score in results[first].outcomes if all(
+        np.isin(result.outcomes[score].right, (0, 1)).all() for result in results.values())}
+    tested = {name: {score: each for score, each in result.outcomes.items() if score in tossed}
+              | {mean: pool(result, parts) for mean, parts in result.pooled.items() if tossed.issuperset(parts)}
               for name, result in results.items()}
     unlikely = {name: holm({score: mcnemar(*discordant(each, tested[first][score])) for score, each in tested[name].items()})
                 for name in others}

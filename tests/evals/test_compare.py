@@ -100,6 +100,15 @@ def test_all_right_is_not_certainly_all_right():
     assert row[1].scores["a"].low == 0 and row[1].scores["a"].high == pytest.approx(1 - 0.025 ** (1 / 20))
 
 
+def test_items_that_are_more_or_less_right_have_no_test_but_intervals():
+    rng = np.random.default_rng(0)
+    shares = rng.random(50)
+    [row, *_] = compare({"a": result(x=shares), "b": result(x=shares + 0.1)})
+    found = row.differences["b"]
+    assert found.p is None and (found.gained, found.lost) == (0, 0) and found.certain
+    assert found.low == pytest.approx(0.1) and found.high == pytest.approx(0.1)
+
+
 def test_models_on_other_items_are_not_compared():
     with pytest.raises(ValueError, match="other items of 'x'"):
         compare({"a": result(x=[1, 0]), "b": result(x=[1, 0, 1])})
