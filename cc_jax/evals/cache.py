@@ -19,6 +19,7 @@ from jaxtyping import Float
 import cc_jax
 from cc_jax.config import ConfigError
 from cc_jax.evals.embedder import Embedder
+from cc_jax.progress import counted
 
 CACHE = "~/.cache/cc_jax/embeddings"
 CODE = ("models/*.py", "data/transforms.py", "data/tokenizer.py", "data/text_form.py", "data/*_vocabulary.py",
@@ -54,7 +55,7 @@ class CachedEmbedder:
         known, keys, asked = self._known[kind], [], set()
 
         def new() -> Iterator[tuple[bytes, bytes | np.ndarray | str]]:
-            for item in items:
+            for item in counted(items, kind):
                 keys.append(key := content_key(item))
                 if key not in known and key not in asked:
                     asked.add(key)

@@ -7,7 +7,7 @@ from jaxtyping import Float32, Int
 
 from cc_jax.config import ConfigError, suggest
 from cc_jax.data.transforms import ImageError
-from cc_jax.evals.embedder import Embedder
+from cc_jax.evals.embedder import Embedder, Sized
 from cc_jax.evals.result import Outcomes, Result
 from cc_jax.evals.suites import FORMATS, files
 from cc_jax.evals.suites.items import COUNTS, Item, Items, Picture
@@ -83,7 +83,7 @@ def embed_pictures(
 ) -> Float32[np.ndarray, "N D"]:
     """Raises: ConfigError naming an image that can't be used."""
     try:
-        return embedder.images(files.read_pictures(pictures, paths))
+        return embedder.images(Sized(len(pictures), files.read_pictures(pictures, paths)))
     except ImageError:
         files.check_images({picture.file: paths[picture.file] for picture in pictures})
         raise

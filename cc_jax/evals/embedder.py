@@ -38,6 +38,19 @@ class Embedder:
     patches: Callable[[Iterable[bytes | np.ndarray]], Iterator[Patches]] | None = None      # of pictures, one by one
 
 
+@dataclass(frozen=True)
+class Sized:
+    """Items that are read as they are asked for, whose number is known: so that progress can be told."""
+    count: int
+    items: Iterable
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator:
+        return iter(self.items)
+
+
 def chunks(items: Iterable, size: int) -> Iterator[list]:
     """Lists of `size` items; the last may be shorter."""
     iterator = iter(items)

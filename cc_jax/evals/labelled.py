@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from cc_jax.config import ConfigError, DatasetError
 from cc_jax.data.readers import options
 from cc_jax.data.readers.folder import IMAGES
-from cc_jax.evals.embedder import Embedder, ImageFile
+from cc_jax.evals.embedder import Embedder, ImageFile, Sized
 from cc_jax.evals.result import Outcomes, Result
 
 FORMS = "folder:DIR or tfds:NAME_OR_DIR,split=SPLIT[,image=FEATURE,label=FEATURE,data_dir=DIR]"
@@ -61,7 +61,7 @@ def embed(images: Labelled, embedder: Embedder) -> tuple[Float[np.ndarray, "N D"
             labels.append(label)
             yield file
 
-    return embedder.images(files()), np.array(labels)
+    return embedder.images(Sized(len(images.ids), files())), np.array(labels)
 
 
 def result(images: Labelled, labels: Int[np.ndarray, " N"], rank: Int[np.ndarray, " N"]) -> Result:

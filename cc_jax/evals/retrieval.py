@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from cc_jax.config import ConfigError
 from cc_jax.evals import captioned
 from cc_jax.evals.captioned import Captioned
-from cc_jax.evals.embedder import Embedder
+from cc_jax.evals.embedder import Embedder, Sized
 from cc_jax.evals.ranking import ranks
 from cc_jax.evals.result import Outcomes, Result
 from cc_jax.evals.suite import Found, Suite
@@ -39,7 +39,7 @@ def make(
              captioned.open_file(captions, split, images, limit, partial))
 
     def evaluate(embedder: Embedder) -> Result:
-        image_embeddings = embedder.images(found.read(i) for i in range(len(found.ids)))
+        image_embeddings = embedder.images(Sized(len(found.ids), map(found.read, range(len(found.ids)))))
         texts = [caption for of_image in found.captions for caption in of_image]
         place = {text: i for i, text in enumerate(dict.fromkeys(texts))}    # a caption of two images is embedded once
         text_embeddings = embedder.texts(list(place))[[place[text] for text in texts]]
