@@ -62,7 +62,7 @@ def test_ten_steps_on_any_mesh_have_the_metrics_of_one_device(across, mesh):
         assert line["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("mesh", "most"), [("data 8", 1), ("data 4 x fsdp 2", 0.55), ("data 2 x fsdp 2 x tensor 2", 0.32)])
+@pytest.mark.parametrize(("mesh", "most"), [("data 8", 1), ("data 4 x fsdp 2", 0.55), ("data 2 x fsdp 2 x tensor 2", 0.36)])
 def test_a_device_holds_its_share_of_all_that_the_state_keeps(across, mesh, most):
     for kept in ("params", "opt_state", "average"):
         assert across[mesh]["share"][kept] <= most, kept
