@@ -3,8 +3,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from cc_jax.data import given_phrases, images, transforms
 from cc_jax.data.phrases import Located, batch_located_phrases
@@ -23,8 +22,7 @@ class Options:
     decode_images: bool = False         # every image, to be sure of it
 
 
-@dataclass(frozen=True)
-class Annotated:
+class Annotated(NamedTuple):
     """A record that passed, with the captions that did and the phrases of each, as `phrases.located_phrases`."""
     record: Record
     captions: list[str]
@@ -34,11 +32,11 @@ class Annotated:
 
     def example(self) -> dict[str, Any]:
         """The values of `dataset.FEATURES`."""
-        located = list(chain.from_iterable(self.phrases))
+        located = [phrase for phrases in self.phrases for phrase in phrases]
         return {"key": self.record.key, "image": self.record.image, "captions": self.captions,
                 "phrases": [phrase for phrase, _ in located],
                 "phrase_caption": [i for i, phrases in enumerate(self.phrases) for _ in phrases],
-                "phrase_start": [span.start for _, span in located], "phrase_end": [span.end for _, span in located]}
+                "phrase_start": [span[0] for _, span in located], "phrase_end": [span[1] for _, span in located]}
 
 
 @dataclass

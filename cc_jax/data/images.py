@@ -10,6 +10,7 @@ from cc_jax.data.transforms import MAX_PIXELS
 
 JPEG_QUALITY = 92       # of images that are made smaller
 _LENGTHLESS = frozenset((0x01, *range(0xD0, 0xD8)))     # JPEG markers without a segment
+_SEGMENT = struct.Struct(">BBH")                        # of a JPEG: 0xFF, marker, length
 _FRAMES = frozenset((0xC0, 0xC1, 0xC2))                 # baseline, extended and progressive JPEG
 
 
@@ -56,21 +57,19 @@ def _is_allowed(width: int, height: int) -> bool:
 
 def _jpeg_is_whole(data: bytes) -> bool:
     position, sized = 2, False
-    while data[position] == 0xFF:
-        marker = data[position + 1]
+    while True:
+        start, marker, length = _SEGMENT.unpack_from(data, position)
+        if start != 0xFF:
+            return False
         if marker == 0xDA:              # the scan: within it no byte 0xFF is followed by the end mark's 0xD9
             return sized and data.rfind(b"\xff\xd9", position) > 0
+        if marker in _FRAMES:
+            bits, height, width = struct.unpack_from(">BHH", data, position + 4)
+            sized = bits == 8 and _is_allowed(width, height)
         if marker == 0xFF:              # fill
             position += 1
-        elif marker in _LENGTHLESS:
-            position += 2
         else:
-            (length,) = struct.unpack_from(">H", data, position + 2)
-            if marker in _FRAMES:
-                bits, height, width = struct.unpack_from(">BHH", data, position + 4)
-                sized = bits == 8 and _is_allowed(width, height)
-            position += 2 + length
-    return False
+            position += 2 if marker in _LENGTHLESS else 2 + length
 
 
 def _png_is_whole(data: bytes) -> bool:

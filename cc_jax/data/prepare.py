@@ -126,7 +126,7 @@ def merge_captions(unfinished: Folder, parts: Mapping[int, Part]) -> list[str]:
     """A random choice of at most TOKENIZER_CAPTIONS of the train captions of all parts."""
     def pairs() -> Iterator[list]:
         for number in parts:
-            yield from map(json.loads, unfinished.read(f"{part_name(number)}.captions").splitlines())
+            yield from json.loads(unfinished.read(f"{part_name(number)}.captions"))
     return [caption for _, caption in heapq.nsmallest(TOKENIZER_CAPTIONS, pairs())]
 
 

@@ -25,11 +25,12 @@ def run_here(work: Work, parts: Mapping[int, Part], processes: int) -> None:
             work(number, part, progress.tick)
             progress.part_done()
     else:
-        _run_in_processes(work, parts, min(processes, len(parts)), progress)
+        run_in_processes(work, parts, min(processes, len(parts)), progress)
     progress.show(last=True)
 
 
-def _run_in_processes(work: Work, parts: Mapping[int, Part], processes: int, progress: "Progress") -> None:
+def run_in_processes(work: Work, parts: Mapping[int, Part], processes: int, progress: "Progress") -> None:
+    """`run_here` in new processes, be it one."""
     context = multiprocessing.get_context("spawn")
     counts = context.Array("q", 2)              # of records and rejects, by all processes
     pool = ProcessPoolExecutor(processes, context, _begin, (work, counts))

@@ -25,6 +25,7 @@ CANDIDATES = 32             # records kept, a few more than are shown as an imag
 MAX_CAPTIONS, MAX_CHARACTERS, MAX_PHRASES = 5, 600, 50     # kept of a record, of a caption, of a caption
 MAX_NAME = 200              # characters of a phrase or key
 LARGE = 2**22               # an image of more bytes is kept as a thumbnail; others become one when they are needed
+SMALL = 2**16               # one of no more bytes is itself kept in JSON: making a thumbnail is as much work as 30 records
 THUMBNAIL = 320             # pixels, of the longer side
 
 
@@ -94,6 +95,7 @@ class Survey:
         phrases_of = [0] * len(captions)
         for i in example["phrase_caption"]:
             phrases_of[i] += 1
+        counts, words_of = self.phrases, self.phrase_words
         for count in phrases_of:
             self.phrases_per_caption[count if count < PHRASES else PHRASES] += 1
         for caption in captions:
@@ -101,11 +103,11 @@ class Survey:
             self.caption_words[words if words < CAPTION_WORDS else CAPTION_WORDS] += 1
         for phrase in phrases:
             words = phrase.count(" ") + 1           # normalised ones have no other white space
-            self.phrase_words[words if words < PHRASE_WORDS else PHRASE_WORDS] += 1
+            words_of[words if words < PHRASE_WORDS else PHRASE_WORDS] += 1
             if len(phrase) > MAX_NAME:
                 phrase = phrase[:MAX_NAME]
-            self.phrases[phrase] += 1
-        if len(self.phrases) > MAX_DISTINCT:
+            counts[phrase] = counts.get(phrase, 0) + 1      # a Counter's own [] asks twice for what is new
+        if len(counts) > MAX_DISTINCT:
             self._prune()
 
         if (size := self.splits.get(split)) is None:
@@ -152,10 +154,10 @@ class Survey:
         return good
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, equal for equal surveys; the images of samples are thumbnails."""
-        samples = [asdict(sample.shrink()) for sample in self.samples]
+        """JSON values, equal for equal surveys; large images of samples become thumbnails."""
+        samples = [asdict(sample if len(sample.image or b"") <= SMALL else sample.shrink()) for sample in self.samples]
         for sample in samples:
-            sample["image"] = sample["image"] and b64encode(sample["image"]).decode()
+            sample["image"] = None if sample["image"] is None else b64encode(sample["image"]).decode()
         return deepcopy({name: getattr(self, name) for name in HISTOGRAMS}) | {
             "splits": {split: asdict(self.splits[split]) for split in sorted(self.splits)},
             "phrases": dict(self.commonest(MAX_DISTINCT)), "undercount": self.undercount, "samples": samples}
@@ -164,7 +166,7 @@ class Survey:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         samples = [Sample(**sample) for sample in values["samples"]]
         for sample in samples:
-            sample.image = sample.image and b64decode(sample.image)
+            sample.image = None if sample.image is None else b64decode(sample.image)
         return cls(**deepcopy({name: values[name] for name in HISTOGRAMS}), undercount=values["undercount"],
                    splits={split: Size(**size) for split, size in values["splits"].items()},
                    phrases=Counter(values["phrases"]), samples=samples)

@@ -17,8 +17,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import jax
@@ -32,7 +30,7 @@ from cc_jax import concepts, flops, metrics, objective, optim, plain, sharding, 
 from cc_jax.config import Config, ConfigError
 from cc_jax.data import packing, pipeline
 from cc_jax.data.perceptron import load_tagger
-from cc_jax.data.phrases import batch_located_phrases, count_phrases
+from cc_jax.data.phrases import batch_located_phrases
 from cc_jax.data.treebank import tokenise
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.saved import load_tokenizer, make_model
@@ -47,7 +45,7 @@ DATA = flags.DEFINE_string("data", "datasets/shapes", "step, phrases: the prepar
                            "input: if given, the dataset whose images are, instead of drawn ones.")
 CONFIG = flags.DEFINE_string("config", "configs/siglip_b16_cc.py:runlocal", "step, phrases: the config.")
 CAPTIONS = flags.DEFINE_string("captions", None, "captions, prepare: a text file with one caption a line.")
-PROCESSES = flags.DEFINE_integer("processes", 2, "captions, prepare: how many processes are compared with one.",
+PROCESSES = flags.DEFINE_integer("processes", 2, "prepare: how many processes are compared with one.",
                                  lower_bound=2)
 FORM = flags.DEFINE_multi_string("form", None, "step: only these forms of encoding phrases, of those in FORMS.")
 JSON = flags.DEFINE_string("json", None, "A file for the numbers.")
@@ -216,7 +214,7 @@ def rows_needed(sizes: np.ndarray, per_row: int, length: int) -> int:
 
 
 def bench_captions() -> list[dict]:
-    """Captions a second: this, on one process and on several, against NLTK's recipe with its own weights.
+    """Captions a second on one core against NLTK's recipe with its own weights.
 
     Every call gets captions that no call before it had, so that nothing it kept of them helps.
     """
@@ -235,19 +233,14 @@ def bench_captions() -> list[dict]:
         parts = iter(parts)
         return lambda: function(next(parts)) and None       # what it returns is not to be looked into
 
-    def shared(part: Sequence[str]) -> list:
-        return list(pool.map(count_phrases, (part[i::PROCESSES.value] for i in range(PROCESSES.value))))
-
     parts = [captions[i * size:(i + 1) * size] for i in range(REPEATS.value + 1)]
     tokens = [[[word for sentence in tokenise(caption) for word, _ in sentence] for caption in part] for part in parts]
-    several = f"this, {PROCESSES.value} processes"
-    with ProcessPoolExecutor(PROCESSES.value, get_context("spawn")) as pool:
-        rates = {name: size / time for name, time in seconds({
-            "pos_tag + RegexpParser": on_parts(recipe, tokens),
-            "the same, tokenizer included": on_parts(lambda part: recipe(map(tokenizer.tokenize, part)), parts),
-            "this": on_parts(batch_located_phrases, parts), several: on_parts(shared, parts)}).items()}
-    return [{"way": name, "captions/s": rate, "/ pos_tag + RegexpParser": rate / rates["pos_tag + RegexpParser"],
-             "/ this": rate / rates["this"]} for name, rate in rates.items()]
+    rates = {name: size / time for name, time in seconds({
+        "pos_tag + RegexpParser": on_parts(recipe, tokens),
+        "the same, tokenizer included": on_parts(lambda part: recipe(map(tokenizer.tokenize, part)), parts),
+        "this": on_parts(batch_located_phrases, parts)}).items()}
+    return [{"way": name, "captions/s": rate, "/ pos_tag + RegexpParser": rate / rates["pos_tag + RegexpParser"]}
+            for name, rate in rates.items()]
 
 
 def read_captions() -> list[str]:
@@ -288,8 +281,9 @@ KINDS = {
     "losses": lambda: {"losses": bench_losses()},
     "step": lambda: {"step": bench_step(), "FLOPs over plain SigLIP, ViT-B/16, 4 phrases an image": overhead()},
     "phrases": lambda: {"phrases": bench_phrases()},
-    "captions": lambda: {f"captions, {len(os.sched_getaffinity(0))} cores": bench_captions()},
-    "prepare": lambda: {"preparation": bench_prepare(read_captions(), PROCESSES.value)},
+    "captions": lambda: {"captions": bench_captions()},
+    "prepare": lambda: {f"preparation, {len(os.sched_getaffinity(0))} cores":
+                        bench_prepare(read_captions(), PROCESSES.value, REPEATS.value)},
     "input": lambda: bench_input(DATA.value if DATA.present else None, seconds),
 }
 

@@ -1,76 +1,119 @@
-"""Preparation's rate, tar shards in and ArrayRecord out, against that of finding the phrases of the same captions."""
+"""Preparation's rate, tar shards in and ArrayRecord out, against that of finding the phrases of the same captions.
+
+Both are done shard by shard in new processes that preparation's own runner starts, one of them and several, in turn. What
+counts is the time within the shards: that of starting a process, of loading the tagger and of putting the dataset together
+does not grow with the data. The shards are like those of img2dataset as it is by default: JPEGs of 256 pixels at quality 95,
+26 kB (60 photos of COCO have 25 kB so), their JSON of 500 bytes, and their text. They lie in the folder for temporary files.
+"""
 import io
+import json
+import resource
+import shutil
+import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cc_jax.data import prepare
+from cc_jax.data import prepare, runners, survey
+from cc_jax.data.annotate import Options
+from cc_jax.data.part_work import Work
 from cc_jax.data.phrases import count_phrases
-from cc_jax.data.tokenizer import train_tokenizer
+from cc_jax.data.readers import tar
+from cc_jax.data.records import Part
 
-SHARDS, SIZE = 8, 256       # images as img2dataset writes them by default
+SHARDS, SIZE = 8, 256
+WAYS = ("phrases alone", "preparation")
 
 
-def bench_prepare(captions: Sequence[str], processes: int) -> list[dict]:
-    """Records a second, on one process and on several; images are not re-encoded.
+@dataclass(frozen=True)
+class PhrasesAlone:
+    """Finds the phrases of a shard's captions, and does no more."""
+    captions: Sequence[Sequence[str]]       # of each shard
 
-    What is done once, such as starting processes, drops out: the time is that of all captions less that of half of them.
-    """
+    def __call__(self, number: int, part: Part, tick: Callable) -> None:
+        count_phrases(self.captions[number])
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Work on a part, with what it took as a file: [start, end, CPU seconds, of them the system's]."""
+    work: Callable
+    folder: str
+
+    def __call__(self, number: int, part: Part, tick: Callable) -> None:
+        count_phrases(["a dog"])            # loads the tagger
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
+        self.work(number, part, tick)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        system = after.ru_stime - before.ru_stime
+        took = [start, time.monotonic(), after.ru_utime - before.ru_utime + system, system]
+        Path(self.folder, f"{number}.json").write_text(json.dumps(took))
+
+
+def bench_prepare(captions: Sequence[str], processes: int, repeats: int) -> list[dict]:
+    """Medians: of the CPU time of a record, and of records a second by the clock; images are not re-encoded."""
+    shards = [captions[i::SHARDS] for i in range(SHARDS)]
+    took = {(way, count): [] for count in (1, processes) for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        train_tokenizer(captions[:1000], folder / "tokenizer.model", 200)
-        for half in ("some", "all"):
-            write_shards(folder / half, captions if half == "all" else captions[:len(captions) // 2])
-        rates = {"phrases alone": _rate_of_phrases(captions, 1), "preparation": _rate(folder, len(captions), 1),
-                 f"phrases alone, {processes} processes": _rate_of_phrases(captions, processes),
-                 f"preparation, {processes} processes": _rate(folder, len(captions), processes)}
-    base = [rates["phrases alone"]] * 2 + [rates[f"phrases alone, {processes} processes"]] * 2
-    return [{"way": name, "records/s": rate, "/ phrases alone": rate / phrases,
-             "/ one process": rate / rates[name.partition(",")[0]]}
-            for (name, rate), phrases in zip(rates.items(), base, strict=True)]
+        write_shards(folder / "shards", shards)
+        parts = dict(enumerate(tar.parts(f"{folder / 'shards'}")))
+        for repeat in range(repeats):
+            for (way, count), times in took.items():
+                out = folder / f"{repeat}-{WAYS.index(way)}-{count}"
+                out.mkdir()
+                work = PhrasesAlone(shards) if way == WAYS[0] else Work(
+                    str(out / "dataset"), Options(), prepare.TOKENIZER_CAPTIONS, survey.CANDIDATES)
+                times.append(time_parts(Timed(work, str(out)), parts, count))
+                shutil.rmtree(out)
+    cpu, system, clock = ({key: statistics.median(values[i] for values in times) / len(captions)
+                           for key, times in took.items()} for i in range(3))
+    return [{"way": f"{way}, {count} process{'es' * (count > 1)}", "CPU, us a record": 1e6 * cpu[way, count],
+             "of it the system's": 1e6 * system[way, count],
+             "rate by CPU / phrases alone": cpu[WAYS[0], count] / cpu[way, count], "records/s": 1 / clock[way, count],
+             "records/s / one process": clock[way, 1] / clock[way, count]} for way, count in took]
 
 
-def _rate_of_phrases(captions: Sequence[str], processes: int) -> float:
-    if processes == 1:
-        count_phrases(captions[:100])
-        start = time.perf_counter()
-        count_phrases(captions)
-    else:
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-            list(pool.map(count_phrases, [captions[:100]] * processes * 4))
-            start = time.perf_counter()
-            list(pool.map(count_phrases, (captions[i::processes] for i in range(processes))))
-    return len(captions) / (time.perf_counter() - start)
+def time_parts(work: Timed, parts: dict[int, Part], processes: int) -> tuple[float, float, float]:
+    """(CPU seconds, of them the system's, seconds from the first part's start to the last one's end)."""
+    runners.run_in_processes(work, parts, processes, runners.Progress(parts.values()))
+    took = [json.loads(path.read_text()) for path in Path(work.folder).glob("*.json")]
+    starts, ends, cpu, system = zip(*took, strict=True)
+    return sum(cpu), sum(system), max(ends) - min(starts)
 
 
-def _rate(folder: Path, records: int, processes: int) -> float:
-    times = {}
-    for part in ("some", "all"):
-        start = time.perf_counter()
-        prepare.prepare(f"tar:{folder / part}", folder / f"{part}-{processes}", tokenizer=folder / "tokenizer.model",
-                        processes=processes)
-        times[part] = time.perf_counter() - start
-    return (records - records // 2) / (times["all"] - times["some"])
-
-
-def write_shards(folder: Path, captions: Sequence[str]) -> None:
-    """SHARDS tars of images with a JPEG's usual detail, about 30 kB each, and a text and a JSON of each caption."""
+def write_shards(folder: Path, shards: Sequence[Sequence[str]]) -> None:
+    """A tar for each list of captions, with drawn images."""
     folder.mkdir()
-    rng = np.random.default_rng(0)
-    image = Image.fromarray(rng.integers(0, 256, (SIZE // 4, SIZE // 4, 3), np.uint8)).resize((SIZE, SIZE))
-    jpeg = io.BytesIO()
-    image.save(jpeg, "JPEG", quality=95)
-    for shard in range(SHARDS):
-        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
-            for i, caption in enumerate(captions[shard::SHARDS]):
-                for extension, data in (("jpg", jpeg.getvalue()), ("txt", caption.encode())):
-                    member = tarfile.TarInfo(f"{shard:05d}{i:05d}.{extension}")
+    images = draw_images(32)
+    for number, captions in enumerate(shards):
+        with tarfile.open(folder / f"{number:05d}.tar", "w") as tar:
+            for i, caption in enumerate(captions):
+                key = f"{number:05d}{i:04d}"
+                fields = {"url": f"http://images.example.org/{key}.jpg", "caption": caption, "key": key, "status": "success",
+                          "error_message": None, "width": SIZE, "height": SIZE, "original_width": 640,
+                          "original_height": 480, "exif": "{}", "sha256": f"{i:064x}"}
+                for extension, data in (("jpg", images[i % len(images)]), ("json", json.dumps(fields, indent=4).encode()),
+                                        ("txt", caption.encode())):
+                    member = tarfile.TarInfo(f"{key}.{extension}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
+
+
+def draw_images(count: int) -> list[bytes]:
+    """JPEGs with about the detail of photos: noise, coarse and fine."""
+    rng, images = np.random.default_rng(0), []
+    for _ in range(count):
+        coarse, fine = (
+            Image.fromarray(rng.integers(low, high, (SIZE // cell, SIZE // cell, 3), np.uint8)).resize((SIZE, SIZE))
+            for cell, low, high in ((8, 0, 256), (2, 110, 146)))
+        image = io.BytesIO()
+        Image.blend(coarse, fine, 0.5).save(image, "JPEG", quality=95)
+        images.append(image.getvalue())
+    return images

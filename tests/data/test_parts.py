@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
 
 from cc_jax.data import dataset, prepare, runners
 from cc_jax.data.annotate import Options
@@ -284,7 +285,7 @@ def test_records_are_written_as_tfds_writes_them():
                   "phrase_start": places, "phrase_end": places}
         theirs = dataset.FEATURES.serialize_example(dataset.FEATURES.encode_example(record))
         ours = dataset.serialize(record)
-        parse = lambda data: dataset.tf_example_pb2.Example.FromString(data)
+        parse = lambda data: tf_example_pb2.Example.FromString(data)
         assert parse(ours) == parse(theirs) and ours == dataset.serialize(dict(reversed(record.items())))
         decoders = {"image": tfds.decode.SkipDecoding()}
         read = dataset.FEATURES.deserialize_example_np(ours, decoders=decoders)

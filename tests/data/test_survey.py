@@ -124,11 +124,20 @@ def test_samples_are_a_uniform_choice_whose_broken_images_are_passed_over():
             assert image.format == "JPEG"
 
 
+def test_small_images_are_kept_as_they_are_in_json():
+    records = [(plain(i, "a dog", image=image), "train") for i, image in enumerate([IMAGES[0], b"broken", b""])]
+    survey = Survey.from_json(json.loads(as_text(surveyed(records))))
+    assert {sample.image for sample in survey.samples} == {IMAGES[0], b"broken", b""}
+    [sample] = survey.shown(3)
+    assert Image.open(io.BytesIO(sample.image)).size == (8, 6) and sample.is_thumbnail
+
+
 def test_thumbnails_are_small_and_made_early_for_large_images(monkeypatch):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8))
     records = [(plain(i, "a dog", image=image), "train") for i, image in enumerate([encode(noise, "PNG"), b"broken"])]
     late = surveyed(records)
     monkeypatch.setattr(surveying, "LARGE", 3)
+    monkeypatch.setattr(surveying, "SMALL", 2)
     early = surveyed(records)
     assert all(sample.is_thumbnail for sample in early.samples) and as_text(early) == as_text(late)
     [sample] = late.shown(2)

@@ -6,21 +6,23 @@ The members of a record follow one another and share their name up to the first 
 Captions are those of the JSON member ("captions", a list, or "caption"), else the text member's; `captions=` names
 other keys of the JSON, and "txt" for the text member. "phrases" of the JSON goes with them. `split=` names a JSON key.
 """
+import codecs
 import json
 import posixpath
-import re
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
 from cc_jax.data.readers import captions, files, options, tar_members
+from cc_jax.data.readers.tar_members import PlainMember
 from cc_jax.data.records import MAX_IMAGE_BYTES, MAX_LINE_BYTES, BadRecord, Note, Part, Record, Reject, excerpt
 
 FORM = "tar:PATTERN[,captions=KEY|KEY,split=KEY]"
 IMAGES = frozenset(("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"))
+_READ = IMAGES | {"txt", "json"}
 CODE = frozenset(("pyd", "pickle", "pkl", "pth", "pt", "ckpt", "joblib", "dill"))     # reading these could run code
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\.[A-Za-z0-9.]{1,20}")
 MAX_NAME = 1024                                                                         # characters of a member's name
 
 
@@ -43,7 +45,7 @@ def read_shard(
         with files.open_stream(shard) as stream:
             for item in _groups(stream, shard.name):
                 if isinstance(item, _Group):
-                    yield from item.record(wanted, split_key)
+                    yield from item.record(shard.name, wanted, split_key)
                 else:
                     yield item
     except FileNotFoundError as error:
@@ -55,35 +57,36 @@ def read_shard(
 class _Group:
     """The members of one record."""
 
-    def __init__(self, key: str):
-        self.key, self.members, self.problem = key, {}, None       # members: bytes by extension
+    def __init__(self, stem: str):
+        self.stem, self.members, self.problem = stem, {}, None       # members: bytes by extension
 
-    def add(self, extension: str, member: Any, stream: BinaryIO) -> None:
+    def add(self, extension: str, size: int, stream: BinaryIO) -> None:
+        """Reads a member, at which `stream` stands."""
         is_image = extension in IMAGES
         limit = MAX_IMAGE_BYTES if is_image else MAX_LINE_BYTES
         data = b""
         if is_image and not IMAGES.isdisjoint(self.members):
             self._fail("several_images", f"members {', '.join(self.members)} and {extension}; there must be one image.")
-        elif member.size > limit:
+        elif size > limit:
             reason = "image_bytes" if is_image else "member_too_long"
-            self._fail(reason, f"{extension}: {member.size} bytes, more than {limit}.")
+            self._fail(reason, f"{extension}: {size} bytes, more than {limit}.")
         else:
             try:
-                stream.seek(member.offset_data)
-                data = stream.read(member.size)
+                data = stream.read(size)
             except files.ReadFailed:
                 raise
             except Exception as error:          # of the decompressors
                 self._fail("tar_truncated", f"{extension}: {type(error).__name__}: {error}")
-            if len(data) < member.size:
-                self._fail("tar_truncated", f"{extension}: {len(data)} bytes of {member.size}, then the shard ends.")
+            if len(data) < size:
+                self._fail("tar_truncated", f"{extension}: {len(data)} bytes of {size}, then the shard ends.")
         self.members[extension] = data
 
     def _fail(self, reason: str, detail: str) -> None:
         self.problem = self.problem or BadRecord(reason, detail)
 
-    def record(self, wanted: list[str] | None, split_key: str | None) -> Iterator[Record | Reject | Note]:
-        """The record, or why there is none."""
+    def record(self, shard: str, wanted: list[str] | None, split_key: str | None) -> Iterable[Record | Reject | Note]:
+        """The record and what was noted, or why there is none."""
+        key = f"{shard}:{self.stem}"
         try:
             if self.problem:
                 raise self.problem
@@ -94,53 +97,56 @@ class _Group:
             text = _decode(self.members["txt"]) if "txt" in self.members else None
             found, phrases = _captions(fields, text, wanted)
             split = fields.get(split_key) if split_key else "train"
-            yield from captions.web_record(self.key, image, found, split, phrases)
+            return captions.web_record(key, image, found, split, phrases)
         except BadRecord as error:
-            yield error.reject(captions.printable(self.key))
+            return [error.reject(captions.printable(key))]
 
 
 def _groups(stream: BinaryIO, shard: str) -> Iterator[_Group | Reject | Note]:
-    """The members of a shard, grouped by their key."""
+    """The members of a shard, grouped by their name up to the first dot."""
     group, seen = None, set()
     for member in tar_members.members(stream, shard):
         if isinstance(member, Reject):
             yield member
-        elif not member.isdir():
-            try:
-                key, extension = _split_name(member)
-            except BadRecord as error:
-                yield error.reject(captions.printable(f"{shard}:{member.name[:MAX_NAME]}"))
-                continue
-            if extension not in IMAGES and extension not in ("txt", "json") or not key:
+            continue
+        try:
+            stem, extension = _split_name(member)
+        except BadRecord as error:
+            yield error.reject(captions.printable(f"{shard}:{member.name[:MAX_NAME]}"))
+            continue
+        if extension not in _READ or not stem:
+            if isinstance(member, PlainMember) or not member.isdir():
                 code = extension.rpartition(".")[2] in CODE
                 yield Note(captions.printable(f"{shard}:{member.name}"), "member_pickled" if code else "member_ignored")
-                continue
-            key = f"{shard}:{key}"
-            if group is None or key != group.key or extension in group.members:
-                if group is not None:
-                    yield group
-                group = _Group(key)
-                if key in seen:
-                    group.problem = BadRecord("duplicate_key", "there was a record of this name before; all members of a "
-                                                               "record must follow one another.")
-                seen.add(key)
-            group.add(extension, member, stream)
+            continue
+        if group is None or stem != group.stem or extension in group.members:
+            if group is not None:
+                yield group
+            group = _Group(stem)
+            if stem in seen:
+                group.problem = BadRecord("duplicate_key", "there was a record of this name before; all members of a "
+                                                           "record must follow one another.")
+            seen.add(stem)
+        group.add(extension, member.size, stream)
     if group is not None:
         yield group
 
 
-def _split_name(member: Any) -> tuple[str, str]:
-    """(folder and name up to the first dot, extension in lower case) of a member; no key for what begins with a dot.
+def _split_name(member: PlainMember | tarfile.TarInfo) -> tuple[str, str]:
+    """(folder and name up to the first dot, extension in lower case) of a member; no name for what begins with a dot.
 
     Raises: BadRecord for a link, device or the like, and for a name that would lead out of a folder.
     """
     name = member.name
-    if _PLAIN_NAME.fullmatch(name) and member.type == b"0":        # most names: this is half of what reading them takes
+    if not isinstance(member, PlainMember):
+        if member.isdir():
+            return "", ""
+        if not member.isreg() or member.issparse():
+            raise BadRecord("member_kind", f"a member of type {member.type!r} leading to {excerpt(member.linkname)}; only "
+                                           "plain files are read.")
+    elif "/" not in name and "\\" not in name:      # most names: what follows would change nothing
         stem, _, extension = name.partition(".")
         return stem, extension.lower()
-    if not member.isreg() or member.issparse():
-        raise BadRecord("member_kind", f"a member of type {member.type!r} leading to {excerpt(member.linkname)}; only plain "
-                                       "files are read.")
     if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or "\0" in name or len(name) > MAX_NAME:
         raise BadRecord("member_path", f"{excerpt(name)}; it must be a relative path of at most {MAX_NAME} characters, "
                                        "without '..'.")
@@ -151,7 +157,7 @@ def _split_name(member: Any) -> tuple[str, str]:
 
 def _decode(data: bytes) -> str:
     try:
-        return data.decode("utf-8-sig")
+        return data.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         raise BadRecord("not_utf8", f"byte {data[error.start]:#x} at {error.start}.") from error
 

@@ -3,8 +3,10 @@
 `tarfile` alone ends in silence at a broken header in the middle, at a missing end mark, and before what was appended.
 """
 import tarfile
-from collections.abc import Iterator
-from typing import BinaryIO
+import zlib
+from collections.abc import Generator, Iterator
+from functools import lru_cache
+from typing import BinaryIO, NamedTuple
 
 from cc_jax.data.readers.files import ReadFailed
 from cc_jax.data.records import Reject
@@ -16,16 +18,20 @@ _CHUNK = 2**20
 _ZEROS = bytes(BLOCK)
 
 
-def members(stream: BinaryIO, shard: str) -> Iterator[tarfile.TarInfo | Reject]:
+class PlainMember(NamedTuple):
+    """What is needed of a regular file with a short ASCII name."""
+    name: str
+    size: int
+
+
+def members(stream: BinaryIO, shard: str) -> Iterator[PlainMember | tarfile.TarInfo | Reject]:
     """The members in order, and a reject for each damage: "tar_empty", "tar_broken", "tar_truncated", "tar_end".
 
-    The caller may read a member's bytes from `stream` before it asks for the next. Raises: ReadFailed.
+    The caller may read a member's bytes, at which `stream` then stands, before it asks for the next. Raises: ReadFailed.
     """
-    capped, start, count, damages = _Capped(stream), 0, 0, 0
-    while (member := _plain_member(stream, start)) is not None:
-        start = member.offset_data + -(-member.size // BLOCK) * BLOCK
-        count += 1
-        yield member
+    capped, damages = _Capped(stream), 0
+    start = yield from _plain_members(stream)
+    count = start                               # of members; of plain ones only whether there are any
     while start is not None:
         tar, problem = None, None
         try:
@@ -34,6 +40,7 @@ def members(stream: BinaryIO, shard: str) -> Iterator[tarfile.TarInfo | Reject]:
             while (member := tar.next()) is not None:
                 tar.members.clear()             # `tarfile` keeps all it has met
                 count += 1
+                stream.seek(member.offset_data)
                 yield member
         except ReadFailed:
             raise
@@ -55,28 +62,39 @@ def members(stream: BinaryIO, shard: str) -> Iterator[tarfile.TarInfo | Reject]:
             yield Reject(shard, "tar_empty", "no members, or no bytes at all.")
 
 
-def _plain_member(stream: BinaryIO, offset: int) -> tarfile.TarInfo | None:
-    """The member whose header stands at `offset`, in a tenth of the time `tarfile` takes; None for all but the plainest.
+def _plain_members(stream: BinaryIO) -> Generator[PlainMember, None, int]:
+    """The plain members that a tar begins with, in a tenth of the time `tarfile` takes; returns where another header is.
 
     Plain is a whole header of a regular file with a short ASCII name and nothing that another header may have said.
     """
+    start = 0
     try:
-        stream.seek(offset)
-        block = stream.read(BLOCK)
-        if len(block) < BLOCK or block[257:262] != b"ustar" or block[156] not in b"0\0" or block[345]:
-            return None
-        name = block[:100].rstrip(b"\0")
-        size, checksum = int(block[124:136].rstrip(b"\0 "), 8), int(block[148:156].rstrip(b"\0 "), 8)
-        summed = sum(block) - sum(block[148:156]) + 8 * ord(" ")
-        if not name or name.endswith(b"/") or b"\0" in name or size < 0 or checksum != summed:
-            return None
-        member = tarfile.TarInfo(name.decode("ascii"))
+        while True:
+            stream.seek(start)
+            block = stream.read(BLOCK)
+            if (block[257:262] != b"ustar" or block[156] not in b"0\0" or block[345] or not block.isascii()
+                    or zlib.adler32(block) & 0xFFFF != _sum_that_fits(block[148:156])):
+                break
+            end = block.index(0)                # of the name, which may have 100 bytes
+            size = int(block[124:136].rstrip(b"\0 "), 8)
+            if not 0 < end < 100 or block[end - 1] == ord("/") or size < 0:
+                break
+            yield PlainMember(block[:end].decode(), size)
+            start += BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
     except ReadFailed:
         raise
     except Exception:           # `tarfile` will tell, as it does of all that is not plain
-        return None
-    member.size, member.offset, member.offset_data = size, offset, offset + BLOCK
-    return member
+        pass
+    return start
+
+
+@lru_cache(maxsize=4096)
+def _sum_that_fits(checksum: bytes) -> int:
+    """The lower half of the Adler-32 of an ASCII header with this checksum: 1 + the sum of its bytes, below 65 521.
+
+    The checksum is that sum with spaces in its own place.
+    """
+    return 1 + int(checksum.rstrip(b"\0 "), 8) - len(checksum) * ord(" ") + sum(checksum)
 
 
 def _look_on(stream: BinaryIO, stop: int, problem: str | None) -> tuple[tuple[str, str] | None, int | None]:
