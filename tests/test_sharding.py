@@ -1,4 +1,5 @@
 """The mesh and the rules; training on several meshes gives what one device gives, with the state split as the rules say."""
+import collections
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from cc_jax import optim, sharding
 from cc_jax.config import Config, ConfigError
+from cc_jax.models.two_towers import TwoTowers
 from cc_jax.sharding import Rules
 from cc_jax.step import TrainState
 from configs.common import SHARDING
@@ -79,7 +81,7 @@ def test_shards_are_those_of_the_rules(across):
 
 
 def test_activations_stay_with_their_rows_and_heads(across):
-    """Of 32 images with 4 tokens of width 32 and 64 hidden units; the compiler would rather move small activations."""
+    """Of 32 images with 4 tokens of width 32 and 64 hidden units no device holds more than its part."""
     shapes = {mesh: set(re.findall(r"f32\[([\d,]+)\]", across[mesh]["hlo"])) for mesh in MESHES}
     assert "4,4,32" in shapes["data 4 x fsdp 2"] and "8,4,32" in shapes["data 2 x fsdp 2 x tensor 2"]
     assert not any(re.match(r"(32|16),4,(32|64)$", found) for of_mesh in shapes.values() for found in of_mesh)
@@ -141,6 +143,23 @@ def test_a_rule_that_can_not_be_is_refused(rule):
 def test_a_mesh_that_can_not_be_is_refused(axes, message):
     with pytest.raises(ConfigError, match=message):
         sharding.make_mesh(axes)
+
+
+def test_the_towers_say_where_each_of_their_activations_lives():
+    """Of 4 tokens of an image, the head's 1 probe, and 12 of a text, and which dimension is split."""
+    found, sizes = collections.Counter(), dict(width=32, depth=1, mlp_dim=64, num_heads=4)
+
+    def constrain(x, split=None):
+        found[x.shape[1:], split] += 1
+        return x
+    model = TwoTowers(image=dict(patch_size=(8, 8), **sizes), text=dict(vocab_size=64, length=12, **sizes))
+    inputs = np.zeros((8, 16, 16, 3)), np.zeros((8, 12), int)
+    params = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    jax.eval_shape(lambda params: model.clone(constrain=constrain).apply(params, *inputs, want_tokens=True), params)
+    assert found == {
+        ((4, 32), None): 4, ((1, 32), None): 1, ((12, 32), None): 3,        # states, the last 4 the concept tokens
+        ((4, 64), 2): 2, ((1, 64), 2): 1, ((12, 64), 2): 1,                 # hidden units
+        ((4, 4, 8), 2): 5, ((1, 4, 8), 2): 1, ((12, 4, 8), 2): 3}           # heads of queries, keys, values
 
 
 def test_heads_that_do_not_divide_are_refused():
