@@ -3,10 +3,12 @@
 Its files appear in the folder of the unfinished dataset, the last of them part-00012.json, which says that it is whole.
 They depend on the part and the options alone, so it does not matter who prepares it, or how often.
 """
+import gc
 import hashlib
 import heapq
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,7 +59,7 @@ class Work:
         folder, name = Folder(self.folder), part_name(number)
         stamp = files.stamp(part.url) if part.url else ""
         counts, survey, captions = Counts(), Survey(candidates=self.samples), Captions(self.captions)
-        with folder.scratch() as scratch:
+        with folder.scratch() as scratch, rare_collection():
             writer = ShardWriter(scratch, name)
             with (scratch / "rejected").open("w") as rejected:
                 items = counts.without_notes(part.read())
@@ -90,6 +92,17 @@ class Work:
 
 def part_name(number: int) -> str:
     return f"part-{number:06d}"
+
+
+@contextmanager
+def rare_collection() -> Iterator[None]:
+    """Python looks for garbage in cycles once in 50 000 new objects, not in 700: records make hundreds, but no cycles."""
+    threshold = gc.get_threshold()
+    gc.set_threshold(50_000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*threshold)
 
 
 def batches(items: Iterator[Record | Reject]) -> Iterator[list[Record | Reject]]:
