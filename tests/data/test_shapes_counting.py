@@ -14,7 +14,7 @@ from cc_jax.data.phrases import noun_phrases
 from cc_jax.data.readers import drawn
 from cc_jax.data.shapes import Box, Mention, Scene, Spec, Statement, Thing
 from cc_jax.evals import pointing
-from cc_jax.evals.compositional import read_suite
+from cc_jax.evals.suites import folder, sugarcrepe
 
 COUNTS = {"a": 1, "two": 2, "three": 3, "four": 4}
 SINGULAR = {f"{shape}{'es' if shape == 'cross' else 's'}": shape for shape in Spec().shapes} | {
@@ -113,10 +113,10 @@ def test_the_embedded_dataset_is_the_one_that_results_were_measured_on():
 
 
 def test_a_prepared_dataset_has_the_test_of_counting_and_pointing(shapes_dir):
-    categories = read_suite(str(shapes_dir / "counting"))
+    categories = folder.categories(str(shapes_dir / "counting"), sugarcrepe.KEYS)
     assert {name: len(items) for name, items in categories.items()} == dict.fromkeys(shapes_counting.CATEGORIES, 40)
     images = shapes_dir / "counting" / "images"
-    assert all((images / item["filename"]).is_file() for items in categories.values() for item in items)
+    assert all((images / item["filename"]).is_file() for items in categories.values() for item in items.values())
     scenes = json.loads((shapes_dir / "counting" / "scenes.json").read_text())
     for picture in pointing.read(str(shapes_dir / "counting" / "pointing.jsonl")):
         for phrase in picture.phrases:      # its boxes are those of all objects that have its words
