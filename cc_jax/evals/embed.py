@@ -68,8 +68,12 @@ def make(model: TwoTowers, tokenizer: Tokenizer, res: int, mesh: Mesh) -> Callab
 
 
 def padded(count: int, most: int, devices: int) -> int:
-    """How many rows are computed for `count`, at most `most`: of few sizes, for each is compiled, yet with little waste."""
-    size = min(2 ** (count - 1).bit_length(), -(-count // TAIL) * TAIL)
+    """How many rows are computed for `count`, at most `most`: of few sizes, for each is compiled, yet with little waste.
+
+    A multiple of the devices, and of the least such multiple from TAIL on where `count` is above TAIL.
+    """
+    tail = -(-TAIL // devices) * devices
+    size = 2 ** (count - 1).bit_length() if count <= TAIL else -(-count // tail) * tail
     return min(most, -(-size // devices) * devices)
 
 
