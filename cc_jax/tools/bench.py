@@ -6,6 +6,7 @@ python -m cc_jax.tools.bench phrases --data datasets/photos # the rows that the 
 python -m cc_jax.tools.bench captions --captions FILE       # finding phrases, against NLTK's pos_tag and RegexpParser
 python -m cc_jax.tools.bench prepare --captions FILE        # tar shards to a dataset, against finding the phrases alone
 python -m cc_jax.tools.bench input                          # images to batches on one core, against Pillow's full decode
+python -m cc_jax.tools.bench embed --data datasets/photos   # what the evaluators stand on, against the bare forward passes
 
 Times are medians of calls that take turns, so that what else the machine does falls on all alike. `--json FILE` keeps the
 numbers. The rate of a large matmul, measured in the same run, is the peak that shares are given of.
@@ -34,16 +35,19 @@ from cc_jax.data.phrases import batch_located_phrases
 from cc_jax.data.treebank import tokenise
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.saved import load_tokenizer, make_model
+from cc_jax.tools.bench_embed import bench_embed
 from cc_jax.tools.bench_input import bench_input
 from cc_jax.tools.bench_prepare import bench_prepare
 
 SIZES = flags.DEFINE_list("sizes", ["96x400x196x768", "64x256x64x256"],
                           "losses: images x phrases x tokens x width, separated by commas.")
 DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "losses: the type of tokens and phrases.")
+LIMIT = flags.DEFINE_integer("limit", 0, "embed: only the first so many images.", lower_bound=0)
+SPLIT = flags.DEFINE_string("split", "test", "embed: which of the dataset's splits.")
 REPEATS = flags.DEFINE_integer("repeats", 7, "How often each is timed.", lower_bound=1)
-DATA = flags.DEFINE_string("data", "datasets/shapes", "step, phrases: the prepared dataset whose captions are used; "
+DATA = flags.DEFINE_string("data", "datasets/shapes", "step, phrases, embed: the prepared dataset that is used; "
                            "input: if given, the dataset whose images are, instead of drawn ones.")
-CONFIG = flags.DEFINE_string("config", "configs/siglip_b16_cc.py:runlocal", "step, phrases: the config.")
+CONFIG = flags.DEFINE_string("config", "configs/siglip_b16_cc.py:runlocal", "step, phrases, embed: the config.")
 CAPTIONS = flags.DEFINE_string("captions", None, "captions, prepare: a text file with one caption a line.")
 PROCESSES = flags.DEFINE_integer("processes", 2, "prepare: how many processes are compared with one.",
                                  lower_bound=2)
@@ -284,6 +288,7 @@ KINDS = {
     "captions": lambda: {"captions": bench_captions()},
     "prepare": lambda: {f"preparation, {len(os.sched_getaffinity(0))} cores":
                         bench_prepare(read_captions(), PROCESSES.value, REPEATS.value)},
+    "embed": lambda: bench_embed(load_config(), SPLIT.value, LIMIT.value, REPEATS.value),
     "input": lambda: bench_input(DATA.value if DATA.present else None, seconds),
 }
 

@@ -1,15 +1,16 @@
 """Preparation's rate, tar shards in and ArrayRecord out, against that of finding the phrases of the same captions.
 
-Both are done shard by shard in new processes that preparation's own runner starts, one of them and several, in turn. What
-counts is the time within the shards: that of starting a process, of loading the tagger and of putting the dataset together
-does not grow with the data. A plain copy of the shards shows what the system takes for their bytes: a virtual machine that
-gets its memory page by page may take tenfold for a new file, up to half of what phrases take.
+Both are done shard by shard in new processes that preparation's own runner starts, one of them and several, in turn. Of
+each process the first shard is not counted, and all wait for the others there: starting, loading the tagger and the first
+touch of memory (a fifth of the time of 16 000 records on a virtual machine that gets its memory page by page) do not grow
+with the data, nor does putting the dataset together. A plain copy of the shards shows what the system takes for their bytes.
 
 The shards are like those of img2dataset as it is by default: JPEGs of 256 pixels at quality 95, 26 kB (60 photos of COCO
 have 25 kB so), their JSON of 500 bytes, and their text. They lie in the folder for temporary files.
 """
 import io
 import json
+import os
 import resource
 import shutil
 import statistics
@@ -30,7 +31,8 @@ from cc_jax.data.phrases import count_phrases
 from cc_jax.data.readers import tar
 from cc_jax.data.records import Part
 
-SHARDS, SIZE = 8, 256
+SIZE = 256                          # pixels
+SHARDS = 4                          # for each process, the first of which is not counted
 WAYS = ("phrases alone", "a copy of the shards", "preparation")
 
 
@@ -56,23 +58,30 @@ class Copy:
 
 @dataclass(frozen=True)
 class Timed:
-    """Work on a part, with what it took as a file: [start, end, CPU seconds, of them the system's]."""
+    """Work on a part, with what it took as a file: [start, end, CPU seconds, of them the system's, records]."""
     work: Callable
     folder: str
+    sizes: Sequence[int]                    # of the parts
+    processes: int                          # that share them
 
     def __call__(self, number: int, part: Part, tick: Callable) -> None:
-        count_phrases(["a dog"])            # loads the tagger
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
         self.work(number, part, tick)
         after = resource.getrusage(resource.RUSAGE_SELF)
         system = after.ru_stime - before.ru_stime
-        took = [start, time.monotonic(), after.ru_utime - before.ru_utime + system, system]
-        Path(self.folder, f"{number}.json").write_text(json.dumps(took))
+        warm = Path(self.folder, f"{os.getpid()}.warm")
+        if warm.exists():
+            took = [start, time.monotonic(), after.ru_utime - before.ru_utime + system, system, self.sizes[number]]
+            Path(self.folder, f"{number}.json").write_text(json.dumps(took))
+        else:
+            warm.touch()
+            while len(list(warm.parent.glob("*.warm"))) < self.processes:
+                time.sleep(0.01)
 
 
 def bench_prepare(captions: Sequence[str], processes: int, repeats: int) -> list[dict]:
     """Medians: of the CPU time of a record, and of records a second by the clock; images are not re-encoded."""
-    shards = [captions[i::SHARDS] for i in range(SHARDS)]
+    shards = [captions[i::SHARDS * processes] for i in range(SHARDS * processes)]
     took = {(way, count): [] for count in (1, processes) for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -84,9 +93,9 @@ def bench_prepare(captions: Sequence[str], processes: int, repeats: int) -> list
                 out.mkdir()
                 work = {WAYS[0]: PhrasesAlone(shards), WAYS[1]: Copy(str(out)), WAYS[2]: Work(
                     str(out / "dataset"), Options(), prepare.TOKENIZER_CAPTIONS, survey.CANDIDATES)}[way]
-                times.append(time_parts(Timed(work, str(out)), parts, count))
+                times.append(time_parts(Timed(work, str(out), list(map(len, shards)), count), parts))
                 shutil.rmtree(out)
-    cpu, system, clock = ({key: statistics.median(values[i] for values in times) / len(captions)
+    cpu, system, clock = ({key: statistics.median(values[i] for values in times)
                            for key, times in took.items()} for i in range(3))
     return [{"way": f"{way}, {count} process{'es' * (count > 1)}", "CPU, us a record": 1e6 * cpu[way, count],
              "of it the system's": 1e6 * system[way, count],
@@ -94,12 +103,12 @@ def bench_prepare(captions: Sequence[str], processes: int, repeats: int) -> list
              "records/s / one process": clock[way, 1] / clock[way, count]} for way, count in took]
 
 
-def time_parts(work: Timed, parts: dict[int, Part], processes: int) -> tuple[float, float, float]:
-    """(CPU seconds, of them the system's, seconds from the first part's start to the last one's end)."""
-    runners.run_in_processes(work, parts, processes, runners.Progress(parts.values()))
+def time_parts(work: Timed, parts: dict[int, Part]) -> tuple[float, float, float]:
+    """Of a record: (CPU seconds, of them the system's, seconds from the first counted start to the last end)."""
+    runners.run_in_processes(work, parts, work.processes, runners.Progress(parts.values()))
     took = [json.loads(path.read_text()) for path in Path(work.folder).glob("*.json")]
-    starts, ends, cpu, system = zip(*took, strict=True)
-    return sum(cpu), sum(system), max(ends) - min(starts)
+    starts, ends, cpu, system, records = zip(*took, strict=True)
+    return sum(cpu) / sum(records), sum(system) / sum(records), (max(ends) - min(starts)) / sum(records)
 
 
 def write_shards(folder: Path, shards: Sequence[Sequence[str]]) -> None:

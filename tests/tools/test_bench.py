@@ -45,8 +45,7 @@ def test_finding_phrases_is_timed_against_nltks_recipe(command, tmp_path, test_d
     assert this["captions/s"] > 1.5 * recipe["captions/s"] > 0      # 2.5 on a quiet machine
 
 
-def test_preparation_is_timed_against_finding_phrases_alone(monkeypatch):
-    monkeypatch.setattr(bench_prepare, "SHARDS", 2)
+def test_preparation_is_timed_against_finding_phrases_alone():
     captions = [f"a red dog and {i} small cats near the house" for i in range(400)]
     alone, copied, whole, several_alone, _, several = bench_prepare.bench_prepare(captions, 2, 1)
     ratio = "rate by CPU / phrases alone"
@@ -85,3 +84,11 @@ def test_the_methods_overhead_stays_within_its_budget():
 def test_an_unknown_kind_is_refused(command):
     kinds = "losses, step, phrases, captions, prepare, input"
     assert f"give one of {kinds}" in command("cc_jax.tools.bench", "speed", fails=True).stderr
+
+
+def test_embedding_is_timed_against_the_bare_forward_passes(command, tmp_path, shapes_dir):
+    shown, kept = run(command, tmp_path, "embed", "--data", shapes_dir, "--limit", "20")
+    [(title, (images, captions))] = [item for item in kept.items() if item[0].startswith("embedding")]
+    assert title in shown and images["embedded"] == "20 images" and captions["embedded"].endswith(" captions")
+    for row in (images, captions):
+        assert row["whole / bare"] == pytest.approx(row["whole, s"] / row["bare passes, s"])
