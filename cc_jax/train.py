@@ -7,13 +7,13 @@ from types import MappingProxyType
 import jax
 from jax.experimental import multihost_utils
 
-from cc_jax import checkpoint, distributed, flops, metrics, objective, optim, sharding, step
+from cc_jax import build, checkpoint, distributed, flops, metrics, objective, sharding, step
 from cc_jax.config import Config, ConfigError, steps, total_steps
 from cc_jax.convert import formats, released
-from cc_jax.data import dataset, packing, phrase_noise, pipeline, prepare
+from cc_jax.data import dataset, phrase_noise, pipeline, prepare
 from cc_jax.data.tokenizer import Tokenizer, is_in
 from cc_jax.evals import embed, guard, registry
-from cc_jax.saved import load_tokenizer, make_model, read_tokenizer
+from cc_jax.saved import load_tokenizer, read_tokenizer
 from cc_jax.summary import summary
 from cc_jax.trace import Trace
 
@@ -27,28 +27,13 @@ def train(values: Mapping, workdir: str) -> None:
     score is under what `stop_if` lets it be.
     """
     config = Config(values)
-    mesh, rules = sharding.make_mesh(config.mesh.options(sharding.AXES)), sharding.read_rules(config)
-    microbatches = config.get("microbatches", 1)
-    sharding.check_batch_size(config.batch_size, mesh, microbatches)
+    mesh = build.make_mesh(config)
     prepare_embedded(config.data.dir)
     source = open_source(config)
     length = total_steps(config, len(source))
     tokenizer = load_tokenizer(config)
-    model = make_model(config)
-    goal = objective.read(config, mesh, length)
     example = make_example(config, tokenizer)
-    part = sharding.part_of_batch(mesh)
-    phrase_rows = make_phrase_rows(config, part, microbatches)
-
-    seed, res = config.get("seed", 0), config.data.res
-    abstract = step.abstract_params(model, res)
-    optimiser, learning_rate = optim.make(config.optim, abstract, length)
-    average = read_average(config)
-    state = step.init_state(model, optimiser, res, seed, mesh, rules)
-    shardings = step.shardings_of(step.abstract_state(model, optimiser, res, mesh, rules, average is not None,
-                                                      goal.distill > 0))
-    update = step.make_update(model, optimiser, learning_rate, goal, config.optim.get("max_scale", None), mesh,
-                              microbatches, seed, optim.frozen(config.optim, abstract), average, shardings)
+    run = build.build(config, mesh, length)
     evaluators = make_evaluators(config, length)
     guards, evaluates_start = guard.read(config.get("stop_if", ()), evaluators), config.get("evaluate_start", False)
     save_every = steps(config.checkpoint.every, length)
@@ -64,20 +49,21 @@ def train(values: Mapping, workdir: str) -> None:
         keep_tokenizer(tokenizer, workdir)
     manager = checkpoint.open_manager(workdir, **manager_options)
     resumes = manager.latest_step() is not None
-    params, notes = state.params, []
+    state, notes = run.init_state(), []
+    params = state.params
     if model_init and not resumes:
         params, notes = formats.load(model_init, state.params, dont_load, model_cache, tokenizer)
-    state = step.begin_from(state, params, average is not None, goal.distill > 0)
+    state = run.begin_from(state, params)
     if resumes:
         state = checkpoint.restore(manager, state)
         metrics.say(f"resuming {workdir} after step {int(state.step)} of {length}")
     elif model_init:
         metrics.say("; ".join([f"parameters from {model_init}", *notes]))
     first_step = int(state.step)
-    embedder = embed.make(model, tokenizer, res, mesh)
+    embedder = embed.make(run.model, tokenizer, run.res, mesh)
 
-    batches = pipeline.training_batches(source, example, config.batch_size, length, seed, first_step,
-                                        part.index, part.count, threads, phrase_rows)
+    batches = pipeline.training_batches(source, example, config.batch_size, length, run.seed, first_step,
+                                        run.part.index, run.part.count, threads, run.phrase_rows)
     writer = metrics.Writer(workdir, first_step, active=jax.process_index() == 0)
     loop = Loop(length, first_step, log_every, config.batch_size, writer)
     guards = guard.Guards(guards, metrics.read(workdir) if resumes else ())
@@ -109,9 +95,9 @@ def train(values: Mapping, workdir: str) -> None:
         for done in range(first_step + 1, length + 1):
             batch = loop.next_batch(batches, mesh)
             if done == first_step + 1:
-                loop.begin(flops.step_flops(model, batch, goal), state)
+                loop.begin(flops.step_flops(run.model, batch, run.objective), state)
             trace.before(done)
-            state, values_now = update(state, batch)
+            state, values_now = run.update(state, batch)
             trace.after(done, values_now)
             loop.record(done, values_now)
             if done % save_every == 0 or done == length:
@@ -226,14 +212,6 @@ def keep_tokenizer(tokenizer: Tokenizer, workdir: str) -> None:
                           "--workdir.")
 
 
-def read_average(config: Config) -> float | None:
-    """`config.average`: the share of the old that a step leaves in the average of the parameters, such as 0.9998."""
-    average = config.get("average", None)
-    if average is not None and not 0 <= average < 1:
-        raise ConfigError(f"config.average={average!r}; use a share from 0 to below 1, such as 0.9998, or None.")
-    return average
-
-
 def open_source(config: Config) -> Sequence[Mapping]:
     """The records to train on; they must say where phrases stand where the config needs that."""
     return dataset.open_split(config.data.dir, config.data.split, objective.pools_spans(config) or bool(read_noise(config)))
@@ -250,12 +228,7 @@ def read_noise(config: Config) -> dict[str, float]:
 
 def make_example(config: Config, tokenizer: Tokenizer) -> Callable:
     """The pipeline's per-example function by the config's `data` block."""
-    length = config.model.text.get("length", 64)
-    phrase_length = config.data.get("phrase_length", length)
-    if phrase_length < length and not config.model.text.get("mask_padding", False):
-        raise ConfigError(f"config.data.phrase_length={phrase_length} is shorter than config.model.text.length={length}; "
-                          "a text tower that attends to its padding needs rows of one length: make them equal, or set "
-                          "config.model.text.mask_padding=True for a tower trained from scratch.")
+    length, phrase_length = build.text_lengths(config)
     crop = config.data.get("crop", None)
     if crop is not None and not 0 < crop <= 1:
         raise ConfigError(f"config.data.crop={crop}; it is the least share of an image's area that a random crop keeps: "
@@ -264,26 +237,6 @@ def make_example(config: Config, tokenizer: Tokenizer) -> Callable:
         tokenizer, config.data.res, length, config.data.get("max_phrases", 4), phrase_length,
         config.data.get("flip", False), config.get("seed", 0), objective.pools_spans(config), crop,
         read_noise(config), pipeline.caption_weights(config.data.get("captions", "random")))
-
-
-def make_phrase_rows(config: Config, part: sharding.Part, microbatches: int) -> packing.PhraseRows | None:
-    """The room for the distinct phrases of a part of the batch by the config's `concepts` block; None for a row per slot.
-
-    `concepts.rows` counts rows per image, each for up to `concepts.per_row` phrases.
-    """
-    concepts = config.get("concepts", {})
-    rows, per_row = concepts.get("rows", None), concepts.get("per_row", 1)
-    if per_row > 1 and not config.model.text.get("mask_padding", False):
-        raise ConfigError(f"config.concepts.per_row={per_row} packs phrases into rows; a text tower that attends to its "
-                          "padding needs a row for each: set per_row=1, or config.model.text.mask_padding=True for a tower "
-                          "trained from scratch.")
-    if rows is None:
-        if per_row > 1:
-            raise ConfigError(f"config.concepts.per_row={per_row}, but config.concepts.rows is not set; set it to the rows "
-                              "per image that there is room for, such as 1.0.")
-        return None
-    images, multiple = config.batch_size // part.count, part.devices * microbatches
-    return packing.PhraseRows(multiple * math.ceil(rows * images / multiple), per_row)
 
 
 def make_evaluators(config: Config, length: int) -> dict[str, tuple[int, Callable]]:

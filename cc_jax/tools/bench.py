@@ -27,14 +27,14 @@ from absl import app, flags, logging
 from nltk import RegexpParser
 from nltk.tokenize import TreebankWordTokenizer
 
-from cc_jax import concepts, flops, metrics, objective, optim, plain, sharding, step, train
+from cc_jax import build, concepts, flops, metrics, objective, plain, sharding, train
 from cc_jax.config import Config, ConfigError
 from cc_jax.data import packing, pipeline
 from cc_jax.data.perceptron import load_tagger
 from cc_jax.data.phrases import batch_located_phrases
 from cc_jax.data.treebank import tokenise
 from cc_jax.models.two_towers import TwoTowers
-from cc_jax.saved import load_tokenizer, make_model
+from cc_jax.saved import load_tokenizer
 from cc_jax.tools.bench_embed import bench_embed
 from cc_jax.tools.bench_input import bench_input
 from cc_jax.tools.bench_prepare import bench_prepare
@@ -134,26 +134,24 @@ def with_form(values: Mapping, changes: Mapping | None) -> dict:
 def make_step(values: Mapping) -> tuple[Callable, float]:
     """(a function that makes one training step on a batch of the config's data, the step's FLOPs)."""
     config = Config(values)
-    mesh, model = sharding.make_mesh({"data": -1}), make_model(config)
-    goal, (batch,) = objective.read(config, mesh, 100), batches(config, 1)
-    batch = sharding.place(batch, mesh)
-    optimiser, learning_rate = optim.make(config.optim, step.abstract_params(model, config.data.res), 100)
-    state = step.init_state(model, optimiser, config.data.res, 0, mesh)
-    update = step.make_update(model, optimiser, learning_rate, goal, None, mesh)
+    made = build.build(config, build.make_mesh(config), build.length_without_data(config))
+    (batch,) = batches(config, 1)
+    batch, state = sharding.place(batch, made.mesh), made.init_state()
+    state = made.begin_from(state, state.params)
 
     def run():
         nonlocal state
-        state, values = update(state, batch)
+        state, values = made.update(state, batch)
         return values
-    return run, flops.step_flops(model, batch, goal)
+    return run, flops.step_flops(made.model, batch, made.objective)
 
 
 def batches(config: Config, count: int, rows: packing.PhraseRows | None | bool = True) -> Iterator[dict]:
     """The first batches of the config's data; `rows`: the room for phrases, the config's own where True."""
     source = train.open_source(config)
     example = train.make_example(config, load_tokenizer(config))
-    part = sharding.part_of_batch(sharding.make_mesh({"data": -1}))
-    rows = train.make_phrase_rows(config, part, 1) if rows is True else rows
+    part = sharding.part_of_batch(build.make_mesh(config))
+    rows = build.make_phrase_rows(config, part, config.get("microbatches", 1)) if rows is True else rows
     iterator = pipeline.training_batches(source, example, config.batch_size, count, 0, phrase_rows=rows)
     try:
         yield from iterator
