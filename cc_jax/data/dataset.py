@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from cc_jax.config import DatasetError
-from cc_jax.data import tf_example
+from cc_jax.data import tf_example, tfds_folder
 
 NAME, VERSION = "cc", "1.1.0"       # VERSION is the format's: of FEATURES and of what the folder holds
 FORMAT = "array_record"
@@ -76,7 +76,7 @@ def is_finished(directory: str | Path) -> bool:
 def _open(directory: str | Path) -> tfds.core.DatasetBuilder:
     directory = Path(directory)
     if is_finished(directory):
-        return tfds.builder_from_directory(directory)
+        return tfds_folder.open_folder(directory)
     if (directory / REJECTED).is_file():
         raise DatasetError(f"the preparation of {directory} failed, {directory / REJECTED} says why; prepare it again "
                            f"with `python -m cc_jax.data.prepare --source ... --out {directory}`.")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from cc_jax.data import tfds_folder
 from cc_jax.data.readers import captions, options
 from cc_jax.data.records import MAX_IMAGE_BYTES, Note, Part, Record, Reject
 
@@ -32,7 +33,7 @@ def read_range(
 ) -> Iterator[Record | Reject | Note]:
     """The records [start, stop) of a split, keys "NAME/VERSION/SPLIT:INDEX"; a broken one is rejected, the next goes on."""
     import tensorflow_datasets as tfds  # slow to import, and of no use to other sources
-    builder = tfds.builder_from_directory(directory)
+    builder = tfds_folder.open_folder(directory)
     name = f"{builder.info.full_name}/{split}"
     # Only the features needed are decoded: others may need TensorFlow (tfds.decode.PartialDecoding does).
     features = tfds.features.FeaturesDict({
@@ -86,21 +87,26 @@ def open_prepared(name: str, data_dir: str | None) -> Any:
 
     Raises: ValueError, FileNotFoundError.
     """
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.read_only_builder import builder_from_files
     path = os.path.expanduser(name)
-    try:
-        if "://" in path or os.path.isdir(path):
-            builder = tfds.builder_from_directory(path)
-        else:
-            builder = builder_from_files(name, **({"data_dir": data_dir} if data_dir else {}))
-    except Exception as error:      # of many types, and for unknown names with a list of all there are
-        raise FileNotFoundError(f"source tfds:{name}: {f'{error}'[:300]} Give the folder of a prepared dataset, with "
-                                "dataset_info.json in it, or its name and data_dir=DIR.") from error
+    if "://" not in path and not os.path.isdir(path):
+        path = _find(name, data_dir)
+    builder = tfds_folder.open_folder(path)
     if "array_record" not in {file_format.value for file_format in builder.info.available_file_formats()}:
         raise ValueError(f"tfds {name}: it is prepared as {builder.info.file_format and builder.info.file_format.value}; "
                          "prepare it with `tfds build --file_format=array_record`, which can be read without TensorFlow.")
     return builder
+
+
+def _find(name: str, data_dir: str | None) -> Any:
+    """The folder of a dataset given by name. Raises: FileNotFoundError."""
+    try:
+        found, why = tfds_folder.find(name, data_dir), "no such dataset."
+    except Exception as error:      # of many types, and for unknown names with a list of all there are
+        found, why = None, f"{error}"[:300]
+    if found is None:
+        raise FileNotFoundError(f"source tfds:{name}: {why} Give the folder of a prepared dataset, with dataset_info.json "
+                                "in it, or its name and data_dir=DIR.")
+    return found
 
 
 def _text_features(tfds: Any, features: Any, prefix: str = "") -> list[str]:
