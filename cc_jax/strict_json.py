@@ -7,11 +7,10 @@ import numpy as np
 
 MAX_DEPTH = 64                  # of lists and objects within each other: what people write has fewer than ten
 
-# A string, or what is left of one that does not end: each start is matched at once, so that the time is linear.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-_STEP = np.zeros(256, np.int8)
+# All but brackets: a string, or what is left of one that does not end, and whatever else. No byte is looked at twice.
+_OTHER = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[^"\[\]{}]++', re.DOTALL)
+_STEP = np.full(256, -1, np.int32)
 _STEP[[ord("["), ord("{")]] = 1
-_STEP[[ord("]"), ord("}")]] = -1
 
 
 def loads(text: str | bytes, nan: bool = False) -> Any:
@@ -24,17 +23,19 @@ def loads(text: str | bytes, nan: bool = False) -> Any:
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
-    if text.count("[") + text.count("{") > MAX_DEPTH:   # else it can't be deeper
-        _check_depth(text.encode("utf-8", "surrogatepass"))
+    check_depth(text)
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=None if nan else _refuse)
     except RecursionError as error:
         raise ValueError("it is nested too deep to be read.") from error
 
 
-def _check_depth(text: bytes) -> None:
-    steps = _STEP[np.frombuffer(_STRING.sub(b"", text), np.uint8)]
-    depth = int(np.max(np.cumsum(steps, dtype=np.int64), initial=0))
+def check_depth(text: str) -> None:
+    """Raises: ValueError for a JSON text that is nested deeper than MAX_DEPTH. It need not be JSON in other respects."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:  # it can't be deeper: most lines of JSON lines
+        return
+    brackets = _OTHER.sub(b"", text.encode("utf-8", "surrogatepass"))
+    depth = int(np.max(np.cumsum(_STEP[np.frombuffer(brackets, np.uint8)], dtype=np.int32), initial=0))
     if depth > MAX_DEPTH:
         raise ValueError(f"it is nested {depth} deep, more than {MAX_DEPTH}.")
 
@@ -44,7 +45,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         seen = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"key {twice[:80]!r} stands there twice; give each entry its own.")
+        raise ValueError(f"key {twice[:80]!r} is there twice; give each entry its own.")
     return values
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from cc_jax import strict_json
 from cc_jax.convert.weights import Sizes, Weights, WeightsError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -37,8 +38,8 @@ def read_json(path: str) -> dict[str, Any]:
     if file.stat().length > MAX_JSON_BYTES:
         raise WeightsError(f"{path} has more than {MAX_JSON_BYTES} bytes; that is no config.")
     try:
-        content = json.loads(file.read_bytes().decode())
-    except (ValueError, RecursionError) as error:
+        content = strict_json.loads(file.read_bytes())
+    except ValueError as error:
         raise WeightsError(f"{path} can't be read as JSON: {error}.") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds {type(content).__name__}, not an object of settings.")

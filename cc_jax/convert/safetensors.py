@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
+from cc_jax import strict_json
 from cc_jax.convert.weights import Lazy, WeightsError, checked
 
 TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
@@ -25,10 +26,10 @@ def read(path: str) -> dict[str, Lazy]:
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
             raise _bad(path, f"its header is to have {length} bytes, the whole file has {size}")
         try:
-            header = json.loads(file.read(length).decode(), object_pairs_hook=_no_twins)
+            header = strict_json.loads(file.read(length))
             if not isinstance(header, dict):
                 raise ValueError("it is no object")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise _bad(path, f"its header can't be read: {error}") from error
     header.pop("__metadata__", None)
     places = {name: _place(path, name, entry) for name, entry in header.items()}
@@ -39,13 +40,6 @@ def read(path: str) -> dict[str, Lazy]:
 
 def _bad(path: str, why: str) -> WeightsError:
     return WeightsError(f"{path} is no sound safetensors file: {why}. It may be truncated or damaged; fetch it again.")
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
-    return dict(pairs)
 
 
 def _place(path: str, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import tokenizers
 
+from cc_jax import strict_json
 from cc_jax.data.text_form import PAD, SIGLIP2, TextForm
 from cc_jax.models.text import EOS
 
@@ -30,6 +31,7 @@ class JsonVocabulary:
     def parse(cls, data: bytes) -> Self:
         """Raises ValueError for a file that can't be used; the message goes on after the file's name."""
         try:
+            strict_json.check_depth(data.decode())
             tokenizer = tokenizers.Tokenizer.from_buffer(data)
         except (KeyboardInterrupt, SystemExit):
             raise

@@ -8,12 +8,12 @@ decided here. Phrases that come with the data: `given_phrases.py`.
     python -m cc_jax.data.phrases --explain "A man in the red hat"          # tokens, tags, chunks, phrases
     python -m cc_jax.data.phrases --evaluate gold.jsonl [--tagger nltk]     # scores, by form, and the commonest errors
 """
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from absl import app, flags
 
+from cc_jax import strict_json
 from cc_jax.data import backends, grammar
 from cc_jax.data.backends import Sentence, load_backend
 from cc_jax.data.treebank import Span
@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
             shown = phrase_quality.explain(options.explain, options.tagger)
         else:
             with open(options.evaluate, encoding="utf-8") as lines:
-                shown = phrase_quality.show(phrase_quality.assess(map(json.loads, lines), options.tagger))
+                shown = phrase_quality.show(phrase_quality.assess(map(strict_json.loads, lines), options.tagger))
     except (ValueError, LookupError, OSError) as error:
         sys.exit(f"error: {error}")
     print(shown)

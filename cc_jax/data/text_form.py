@@ -9,6 +9,7 @@ import json
 import string
 from dataclasses import asdict, dataclass
 
+from cc_jax import strict_json
 from cc_jax.models.text import EOS
 
 PAD = 0     # the padding of T5's and Gemma's vocabularies; SigLIP pads with EOS instead, SigLIP 2 with this
@@ -59,8 +60,8 @@ class TextForm:
         Raises: ValueError for anything else, or where the tokenizer file is another one than it was.
         """
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            values = strict_json.loads(text)
+        except ValueError as error:
             raise ValueError(f"it is not JSON ({error}).") from error
         known = {"cleaning", "pad_id"}
         if not isinstance(values, dict) or not known <= values.keys() <= known | {"sha256"}:

@@ -7,12 +7,12 @@
 A prepared dataset has them, too. Lines that name one image are one image with the captions of all.
 """
 import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cc_jax import strict_json
 from cc_jax.config import ConfigError
 from cc_jax.evals.embedder import ImageFile
 
@@ -143,6 +143,6 @@ def _object(value: Any, where: str) -> dict:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return strict_json.loads(text)
+    except ValueError as error:
         raise ConfigError(f"{where} is no JSON: {error}.") from error

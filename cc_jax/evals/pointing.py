@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 
+from cc_jax import strict_json
 from cc_jax.config import ConfigError
 from cc_jax.data.images import check
 from cc_jax.data.phrases import normalise
@@ -107,8 +108,8 @@ def read(file: str, images: str = "") -> list[Picture]:
             if not line.strip():
                 continue
             try:
-                pictures.append(parse(json.loads(line), number, folder))
-            except (ValueError, RecursionError) as error:
+                pictures.append(parse(strict_json.loads(line, nan=True), number, folder))
+            except ValueError as error:
                 raise ConfigError(f"{file}, line {number}: {error}") from error
     if not pictures:
         raise ConfigError(f"{file} has no line; each is an image with its phrases and their boxes.")

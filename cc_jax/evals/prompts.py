@@ -3,10 +3,10 @@
 Names are a JSON file {class: name} or {class: [name, ...]}, or a text file with a line for each class, in the classes'
 order: of folders sorted, of TFDS its own. Templates are a text file with one on a line; "{}" is where the name stands.
 """
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from cc_jax import strict_json
 from cc_jax.config import ConfigError
 
 SHIPPED = Path(__file__).parent / "class_names"
@@ -42,18 +42,15 @@ def read_names(classes: Sequence[str], names: str = "") -> list[list[str]]:
                               f"{classes[-1]!r}; give one a line, or a JSON file {{class: name}}.")
         return [[line] for line in lines]
     try:
-        pairs = json.loads(text, object_pairs_hook=list)
+        found = strict_json.loads(text)
     except ValueError as error:
         raise ConfigError(f"{path} is no JSON: {error}.") from error
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+    if not isinstance(found, dict):
         raise ConfigError(f"{path} holds no JSON object {{class: name}}; write one.")
-    found = {}
-    for key, value in pairs:
+    for key, value in found.items():
         of_class = [value] if isinstance(value, str) else value
         if not of_class or not isinstance(of_class, list) or not all(isinstance(n, str) and n.strip() for n in of_class):
             raise ConfigError(f"{path}: class {key!r} has the names {value!r}; give a text, or a list of them.")
-        if key in found:
-            raise ConfigError(f"{path}: class {key!r} is there twice; remove one.")
         found[key] = of_class
     for these, those, what in ((classes, found, "has no name for"), (list(found), set(classes), "names, but there is no")):
         if missing := [key for key in these if key not in those]:

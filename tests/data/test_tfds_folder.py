@@ -111,7 +111,7 @@ def test_tfdss_own_features_pass(folder):
 
 
 @pytest.mark.parametrize("content, message", [
-    ("", "is not JSON"), ("{", "is not JSON"), ("\udcff", "is not JSON"), ('{"a": 1, "a": 2}', "key 'a' stands there twice"),
+    ("", "is not JSON"), ("{", "is not JSON"), ("\udcff", "is not JSON"), ('{"a": 1, "a": 2}', "key 'a' is there twice"),
     ("[" * 65 + "]" * 65, "nested 65 deep, more than 64"), ("[" * 100_000, "nested"),
     ('{"a": NaN}', "NaN is no JSON number"), ("{}", "can't be read"), ('{"type": 1}', "can't be read"),
     ("[]", "can't be read"), ('{"json": "{"}', "'json' is not JSON")])

@@ -62,8 +62,9 @@ def test_the_names_shipped_are_the_peers_own():
     ("n.json", {"n01": "hen", "n02": []}, r"class 'n02' has the names \[\]"),
     ("n.json", {"n01": "hen", "n02": 3}, "class 'n02' has the names 3"),
     ("n.json", {"n01": "hen", "n02": " "}, "class 'n02' has the names"),
-    ("n.json", '{"n01": "hen", "n01": "cup"}', "class 'n01' is there twice"),
-    ("n.json", ["hen", "cup"], "holds no JSON object"), ("n.json", "[]", "has no name for 2 classes"),
+    ("n.json", '{"n01": "hen", "n01": "cup"}', "key 'n01' is there twice"),
+    ("n.json", ["hen", "cup"], "holds no JSON object"), ("n.json", "[]", "holds no JSON object"),
+    ("n.json", "{}", "has no name for 2 classes"),
     ("n.json", "{", "n.json is no JSON"),
     ("n.txt", "hen\ncup\ncat\n", "n.txt has 3 names, and there are 2 classes, 'n01' to 'n02'")])
 def test_names_that_do_not_fit_are_refused(write, name, content, message):

@@ -6,12 +6,12 @@ A line may have "captions": ["...", ...] in place of "caption"; "split": "test" 
 phrases of the caption, or a list of them for each of the captions. An image must lie in the file's folder or below; a link
 there may lead out of it. Blank lines are skipped.
 """
-import json
 import posixpath
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
+from cc_jax import strict_json
 from cc_jax.data.readers import files
 from cc_jax.data.records import (
     MAX_IMAGE_BYTES,
@@ -98,10 +98,10 @@ def _parse_line(line: bytes | None, key: str, fs: Any, folder: str) -> Record | 
     if line is None:
         return Reject(key, "line_too_long", f"more than {MAX_LINE_BYTES} bytes.")
     try:
-        fields = json.loads(line.decode())
+        fields = strict_json.loads(line, nan=True)
     except UnicodeDecodeError as error:
         return Reject(key, "not_utf8", f"byte {line[error.start]:#x} at {error.start}; save the file as UTF-8.")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return Reject(key, "not_json", f"{error}: {excerpt(line.decode())}")
     if not isinstance(fields, dict):
         return Reject(key, "not_an_object", f"a {type(fields).__name__}: {excerpt(fields)}")

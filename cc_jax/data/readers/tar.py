@@ -7,13 +7,13 @@ Captions are those of the JSON member ("captions", a list, or "caption"), else t
 other keys of the JSON, and "txt" for the text member. "phrases" of the JSON goes with them. `split=` names a JSON key.
 """
 import codecs
-import json
 import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
+from cc_jax import strict_json
 from cc_jax.data.readers import captions, files, options, tar_members
 from cc_jax.data.readers.tar_members import PlainMember
 from cc_jax.data.records import MAX_IMAGE_BYTES, MAX_LINE_BYTES, BadRecord, Note, Part, Record, Reject, excerpt
@@ -165,8 +165,8 @@ def _decode(data: bytes) -> str:
 def _fields(data: bytes) -> dict[str, Any]:
     text = _decode(data)
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        fields = strict_json.loads(text, nan=True)
+    except ValueError as error:
         raise BadRecord("not_json", f"{error}: {excerpt(text)}") from error
     if not isinstance(fields, dict):
         raise BadRecord("not_an_object", f"a {type(fields).__name__}: {excerpt(fields)}")

@@ -13,6 +13,7 @@ from cc_jax.data.records import Reject
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_DAMAGES = 100               # of one shard; then it is given up
+MAX_MEMBERS = 2**22             # of one shard, whose names are held; the rest is not read
 MAX_HEADER_BYTES = 2**20        # of a long name or a PAX header, which `tarfile` reads at once, whatever it says
 _CHUNK = 2**20
 _ZEROS = bytes(BLOCK)
@@ -27,8 +28,17 @@ class PlainMember(NamedTuple):
 def members(stream: BinaryIO, shard: str) -> Iterator[PlainMember | tarfile.TarInfo | Reject]:
     """The members in order, and a reject for each damage: "tar_empty", "tar_broken", "tar_truncated", "tar_end".
 
-    The caller may read a member's bytes, at which `stream` then stands, before it asks for the next. Raises: ReadFailed.
+    After MAX_MEMBERS comes the reject "tar_members", and no more. The caller may read a member's bytes, at which `stream`
+    then stands, before it asks for the next. Raises: ReadFailed.
     """
+    for count, member in enumerate(_members(stream, shard)):
+        if count == MAX_MEMBERS:
+            yield Reject(shard, "tar_members", f"more than {MAX_MEMBERS} members; split the shard.")
+            return
+        yield member
+
+
+def _members(stream: BinaryIO, shard: str) -> Iterator[PlainMember | tarfile.TarInfo | Reject]:
     capped, damages = _Capped(stream), 0
     start = yield from _plain_members(stream)
     count = start                               # of members; of plain ones only whether there are any

@@ -1,5 +1,4 @@
 """JSON and JSON-lines files of suites, and the images they name: what is wrong with one is said by its name."""
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from cc_jax import strict_json
 from cc_jax.config import ConfigError
 from cc_jax.data.transforms import ImageError, decode, view
 from cc_jax.evals.suites.items import Picture, short
@@ -23,18 +23,9 @@ def read_text(path: Path) -> str:
 
 def parse(content: str, where: str) -> Any:
     """The value of a JSON text. Raises: ConfigError for what is no JSON, or has a key twice, of which one would be lost."""
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ConfigError(f"{where}: key {short(twice)} stands there twice; give each entry its own.")
-        return values
     try:
-        return json.loads(content, object_pairs_hook=unique)
-    except ConfigError:
-        raise
-    except (ValueError, RecursionError) as error:
+        return strict_json.loads(content)
+    except ValueError as error:
         raise ConfigError(f"{where} is not JSON: {error}.") from error
 
 

@@ -185,6 +185,14 @@ def test_a_header_that_claims_gigabytes_is_not_believed(read_shard):
     assert list(items.captions) == ["0.tar:a", "0.tar:b"] and items.reasons == [("0.tar", "tar_broken")]
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_a_shard_of_too_many_members_is_read_up_to_the_limit(read_shard, monkeypatch, form):
+    monkeypatch.setattr(tar_members, "MAX_MEMBERS", 4)
+    items = read_shard([*pair("a"), *pair("é"), *pair("c")], form=form)
+    assert list(items.captions) == ["0.tar:a", "0.tar:é"] and items.reasons == [("0.tar", "tar_members")]
+    assert not read_shard([*pair("a"), *pair("é")], form=form).rejects
+
+
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_and_foreign_names(read_shard, form):
     key = "ordner/" + "é" * 60 + "/dog"

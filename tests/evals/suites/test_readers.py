@@ -170,7 +170,8 @@ def test_what_is_amiss_is_named_by_file_and_item(tmp_path, format, contents, mes
 
 @pytest.mark.parametrize(("text", "message"), [
     (b'{"0": ', "add.json is not JSON: Expecting value: line 1"), (b"\xff\xfe", "add.json can't be read: 'utf-8'"),
-    (b'{"0": {"a": 1}, "0": {"a": 2}}', "add.json: key '0' stands there twice"), (b"[" * 100_000, "add.json is not JSON")])
+    (b'{"0": {"a": 1}, "0": {"a": 2}}', "add.json is not JSON: key '0' is there twice"),
+    (b"[" * 100_000, "add.json is not JSON")])
 def test_files_that_are_no_json_are_named(tmp_path, text, message):
     (tmp_path / "add.json").write_bytes(text)
     with pytest.raises(ConfigError, match=message):
