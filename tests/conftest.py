@@ -1,5 +1,6 @@
 """Fixtures and helpers that several test files use."""
 import fcntl
+import importlib.util
 import json
 import os
 import shutil
@@ -14,7 +15,12 @@ import nltk
 import pytest
 
 ROOT = Path(__file__).parent.parent
+OFFLINE = ROOT / "tests" / "offline"
 
+# No test needs a network: neither these processes nor those they start get one; and commands find this code.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(OFFLINE), str(ROOT), os.environ.get("PYTHONPATH"))))
+offline = importlib.util.spec_from_file_location("offline", OFFLINE / "sitecustomize.py")
+offline.loader.exec_module(importlib.util.module_from_spec(offline))
 # Compiled programs are kept between runs of the tests, and shared with the commands they start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

@@ -20,7 +20,7 @@ def across(tmp_path_factory):
     """What across_devices.py found on eight CPU devices."""
     path = tmp_path_factory.mktemp("across") / "results.npz"
     subprocess.run([sys.executable, "tests/across_devices.py", str(path)], cwd=ROOT, check=True, timeout=600,
-                   env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(ROOT)})
+                   env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"})
     return np.load(path)
 
 

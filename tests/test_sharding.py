@@ -32,7 +32,7 @@ def across(tmp_path_factory):
     path = tmp_path_factory.mktemp("across") / "results.json"
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"  # fewer seconds to compile
     subprocess.run([sys.executable, "tests/across_meshes.py", str(path)], cwd=ROOT, check=True, timeout=1800,
-                   env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)})
+                   env=os.environ | {"XLA_FLAGS": flags})
     return json.loads(path.read_text())
 
 

@@ -92,7 +92,7 @@ def test_a_dataset_reads_back_with_tfds_as_it_went_in(folder, tmp_path):
         folder.add(image, *captions[i % 2], split="test" if i == 3 else "train")
     counts = prepare(folder.source, tmp_path / "out")
 
-    builder = tfds.builder_from_directory(tmp_path / "out")
+    builder = tfds.builder_from_directory(tmp_path / "out")     # noqa: TID251  (what we wrote, as anyone may read it)
     read = {split: list(builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}))
             for split in ("train", "test")}
     assert [len(records) for records in read.values()] == [5, 1]

@@ -1,6 +1,6 @@
 """Tokens against SentencePiece itself, transformers' SigLIP tokenizer, and the text rules of SigLIP written out by hand."""
 import json
-import pickle
+import pickle  # noqa: TID251  (as processes send objects)
 import shutil
 import string
 
