@@ -8,7 +8,8 @@ from etils import epath
 
 from cc_jax.config import ConfigError
 
-SPREAD = ("mesh", "sharding")       # blocks of a config that say where a run is computed, not what
+# What may change when a run is resumed: where it is computed, and what is done about steps that went wrong.
+SPREAD = ("mesh", "sharding", "nonfinite", "spikes")
 
 
 def open_manager(workdir: str, keep: int = 2) -> ocp.CheckpointManager:

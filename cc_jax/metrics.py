@@ -45,9 +45,7 @@ class Writer:
         if self._file is None:
             return
         values = {name: float(value) for name, value in values.items()}
-        # JSON has no NaN: a value that is not finite is written as its name.
-        self._file.write(json.dumps({"step": step} | {k: v if math.isfinite(v) else str(v) for k, v in values.items()})
-                         + "\n")
+        self._file.write(json.dumps({"step": step} | as_json(values)) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -69,6 +67,11 @@ class Writer:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
         self._copied = time.monotonic()
+
+
+def as_json(values: Mapping[str, float]) -> dict[str, float | str]:
+    """JSON has no NaN: a value that is not finite becomes its name."""
+    return {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
 
 
 def _summary_writer() -> type:

@@ -23,6 +23,7 @@ class TrainState:
     opt_state: optax.OptState
     average: dict | None = None         # of the parameters, where the config asks for one: `config.average`
     start: dict | None = None           # the parameters that `loss.distill` holds on to
+    skipped: jax.Array | None = None    # (2,): updates left out as the loss or gradient was not finite, in all and in a row
 
 
 def abstract_params(model: TwoTowers, res: int) -> dict:
@@ -39,7 +40,7 @@ def abstract_state(
     params = abstract_params(model, res)
     copy = lambda wanted: params if wanted else None
     state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(optimiser.init, params), copy(average),
-                       copy(keep_start))
+                       copy(keep_start), jax.ShapeDtypeStruct((2,), jnp.int32))
     return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state,
                         of_state(state, layout(params, mesh, rules), mesh))
 
@@ -57,7 +58,7 @@ def init_state(
     def init(key):
         text = jnp.zeros((1, model.text["length"]), jnp.int32)
         params = model.init(key, jnp.zeros((1, res, res, 3)), text)["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), skipped=jnp.zeros(2, jnp.int32))
     shardings = shardings_of(abstract_state(model, optimiser, res, mesh, rules))
     return jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
 
@@ -74,6 +75,8 @@ def make_update(
     average: float | None = None, shardings: TrainState | None = None,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The jitted step: (state, batch) -> (state, metrics). The state's memory is reused for the new state.
+
+    Where the loss or the gradient's norm is not finite, all but `step` stays as it was, and `skipped` counts.
 
     `max_scale` clamps exp(t); `seed` is of what a step draws; `microbatches` as in `accumulated`; `frozen`, True for
     parameters that the optimiser leaves alone, saves their gradients; `average` is the share of the old that a step leaves
@@ -101,17 +104,23 @@ def make_update(
         params = optax.apply_updates(state.params, updates)
         if max_scale is not None:
             params = params | {"t": jnp.minimum(params["t"], jnp.log(max_scale))}
+        mean = state.average if average is None else jax.tree.map(
+            lambda old, new: average * old + (1 - average) * new, state.average, params)
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        params, opt_state, mean = jax.tree.map(lambda new, old: jnp.where(finite, new, old), (params, opt_state, mean),
+                                               (state.params, state.opt_state, state.average))
+        skipped = jnp.where(finite, state.skipped * jnp.array([1, 0]), state.skipped + 1)
         metrics = {"loss": loss} | {f"loss/{name}": value for name, value in values.items()} | {
             "scale": jnp.exp(state.params["t"][0]), "bias": state.params["b"][0],
-            "learning_rate": learning_rate(state.step), "norm/gradient": optax.tree.norm(grads),
-            "norm/parameter": optax.tree.norm(params), "norm/update": optax.tree.norm(updates)}
+            "learning_rate": learning_rate(state.step), "norm/gradient": norm, "norm/parameter": optax.tree.norm(params),
+            "norm/update": jnp.where(finite, optax.tree.norm(updates), 0.0), "skipped": skipped[0],
+            "skipped/in_a_row": skipped[1]}
         if objective.has_concepts:
             metrics |= {"phrases": batch["phrase_mask"].sum()}
             if "phrase_overflow" in batch:
                 metrics |= {"phrases/overflow": batch["phrase_overflow"].sum()}
-        mean = state.average if average is None else jax.tree.map(
-            lambda old, new: average * old + (1 - average) * new, state.average, params)
-        return TrainState(state.step + 1, params, opt_state, mean, state.start), metrics
+        return TrainState(state.step + 1, params, opt_state, mean, state.start, skipped), metrics
 
     everywhere = replicated(mesh)
     of_the_state = everywhere if shardings is None else shardings

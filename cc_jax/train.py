@@ -1,5 +1,5 @@
 """One run: set up, resume, loop, log, evaluate, save. Read it top to bottom; `cc_jax.main` starts it."""
-import math
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -7,7 +7,7 @@ from types import MappingProxyType
 import jax
 from jax.experimental import multihost_utils
 
-from cc_jax import build, checkpoint, distributed, flops, metrics, objective, sharding, step
+from cc_jax import build, checkpoint, distributed, flops, incidents, metrics, objective, sharding, step
 from cc_jax.config import Config, ConfigError, steps, total_steps
 from cc_jax.convert import formats, released
 from cc_jax.data import dataset, phrase_noise, pipeline, prepare
@@ -23,8 +23,8 @@ EMBEDDED = "datasets/shapes"
 def train(values: Mapping, workdir: str) -> None:
     """Trains by the config `values` into `workdir`; called again on the same workdir, it goes on where it stopped.
 
-    Raises ConfigError for a config that can't be run, FloatingPointError where a loss is not finite, ScoreFell where a
-    score is under what `stop_if` lets it be.
+    Raises ConfigError for a config that can't be run, FloatingPointError where a loss or gradient is not finite and
+    `nonfinite` does not let it, ScoreFell where a score is under what `stop_if` lets it be.
     """
     config = Config(values)
     mesh = build.make_mesh(config)
@@ -41,6 +41,7 @@ def train(values: Mapping, workdir: str) -> None:
     log_every, threads = config.get("log_every", 50), config.data.get("threads", 4)
     model_init, dont_load = config.get("model_init", None), config.get("dont_load", ())
     model_cache = config.get("model_cache", released.CACHE)
+    watched = incidents.read(config)
     trace = Trace(workdir, config.get("profile_steps", ()), length)
     config.check_all_read()
 
@@ -65,7 +66,9 @@ def train(values: Mapping, workdir: str) -> None:
     batches = pipeline.training_batches(source, example, config.batch_size, length, run.seed, first_step,
                                         run.part.index, run.part.count, threads, run.phrase_rows)
     writer = metrics.Writer(workdir, first_step, active=jax.process_index() == 0)
-    loop = Loop(length, first_step, log_every, config.batch_size, writer)
+    watch = incidents.Watch(workdir, watched, functools.partial(incidents.batch_of, source, config.batch_size, run.seed),
+                            active=jax.process_index() == 0)
+    loop = Loop(length, first_step, log_every, config.batch_size, writer, watch)
     guards = guard.Guards(guards, metrics.read(workdir) if resumes else ())
 
     def evaluate(done: int, known: Mapping[str, float] = MappingProxyType({})) -> None:
@@ -119,12 +122,13 @@ def train(values: Mapping, workdir: str) -> None:
 
 class Loop:
     """The bookkeeping around the updates: times, metrics fetched one step late (so logging never stalls the device),
-    the progress line, and the stop on a loss that is not finite."""
+    the progress line, and the watch over steps that went wrong."""
 
-    def __init__(self, total: int, first_step: int, log_every: int, batch_size: int, writer: metrics.Writer):
+    def __init__(self, total: int, first_step: int, log_every: int, batch_size: int, writer: metrics.Writer,
+                 watch: incidents.Watch):
         self._flops_per_step = 0.0
         self._total, self._first, self._log_every, self._batch_size = total, first_step, log_every, batch_size
-        self._writer, self._pending = writer, None
+        self._writer, self._watch, self._pending = writer, watch, None
         self._progress = metrics.Progress(total) if jax.process_index() == 0 else None
         self._peak = flops.peak_flops() * jax.device_count()
         self._step_seconds, self._wait_seconds, self._window = 0.0, 0.0, 0
@@ -147,7 +151,7 @@ class Loop:
         self._pending = (done, values)
 
     def flush(self) -> None:
-        """Fetches the pending metrics; logs them when due."""
+        """Fetches the pending metrics; logs them when due. Raises FloatingPointError where the run has to stop."""
         if self._pending is None:
             return
         (done, values), self._pending = self._pending, None
@@ -156,10 +160,7 @@ class Loop:
         first = done == self._first + 1  # holds the compilation: not a time to report
         self._step_seconds += now - self._last
         self._last, self._window = now, self._window + 1
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(
-                f"step {done}: {metrics.describe_losses(values)}: not finite. Nothing after the last checkpoint is kept; "
-                "lower config.optim.lr, or set config.optim.clip_norm, and start again in a new workdir.")
+        self._watch.check(done, values)
         seconds = self._step_seconds / self._window
         values |= {"images_per_second": self._batch_size / seconds, "seconds_per_step": seconds,
                    "mfu": self._flops_per_step / seconds / self._peak,

@@ -74,6 +74,8 @@ def base(data: str, res: int) -> ConfigDict:
     c.microbatches, c.checked, c.average = 1, False, placeholder(float)
     c.profile_steps = ()        # the first and the last step of a trace: see cc_jax/trace.py
     c.log_every = 50
+    # A loss or gradient that is not finite: "stop", or "skip" the update. Losses that jump: see cc_jax/incidents.py.
+    c.nonfinite, c.spikes = "stop", 8.0
     c.checkpoint = dict(every="2 %", keep=2)
     c.evals = dict()
     # Evaluations before the first update, and scores that end the run: see cc_jax/evals/guard.py.

@@ -69,6 +69,12 @@ def choose_caption(count: int, weights: Weights | None, rng: np.random.Generator
     return int(rng.choice(count, p=shares / shares.sum() if shares.any() else None))
 
 
+def draw_caption(record: Mapping, weights: Weights | None, rng: np.random.Generator) -> tuple[int, str]:
+    """Which of the record's captions, and the caption. The first that is drawn of an example."""
+    chosen = choose_caption(len(record["captions"]), weights, rng)
+    return chosen, record["captions"][chosen].decode()
+
+
 def phrases_of(record: Mapping, caption: int, placed: bool) -> Located:
     """The phrases of one caption; where each stands only if `placed`, else (0, 0): old datasets don't say."""
     of_caption = np.flatnonzero(np.asarray(record["phrase_caption"]) == caption)
@@ -102,8 +108,7 @@ def make_example(
     """
     def example(record: Mapping, number: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([seed, number])
-        chosen = choose_caption(len(record["captions"]), weights, rng)
-        caption = record["captions"][chosen].decode()
+        chosen, caption = draw_caption(record, weights, rng)
         image = load(record["image"], res, crop, rng)
         if flip and rng.random() < 0.5:
             image = mirror(image)
@@ -156,6 +161,33 @@ class BrokenImages:
                       file=sys.stderr, flush=True)
 
 
+def global_order(records: int, seed: int) -> grain.MapDataset:
+    """The endless order of all examples: which of the `records` each is made of."""
+    return grain.MapDataset.range(records).shuffle(seed=seed).repeat()
+
+
+def records_of_step(records: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """The numbers of the records in the batch of update number `step`, from 1; others stand in where images are broken."""
+    order = global_order(records, seed)
+    return [int(order[number]) for number in range(batch_size * (step - 1), batch_size * step)]
+
+
+def find(
+    source: Sequence[Mapping], order: grain.MapDataset, example: Callable, number: int, batch_size: int,
+    broken: BrokenImages,
+) -> tuple[int, dict[str, np.ndarray]]:
+    """The example of a number, and the record that it is made of: the one in the order, or that which stands in for it."""
+    for place in range(number, number + TRIES * batch_size, batch_size):
+        record = source[int(order[place])]
+        try:
+            return int(order[place]), example(record, number)
+        except ImageError as error:
+            broken.tell(record["key"], error)
+            last = error
+    raise DatasetError(f"the images of {TRIES} records in a row can't be decoded, the last is {record['key'].decode()}: "
+                       f"{last} Prepare the dataset anew from sound images.")
+
+
 def training_batches(
     source, example: Callable[[Mapping, int], dict], batch_size: int, total_steps: int, seed: int, first_step: int = 0,
     process: int = 0, processes: int = 1, threads: int = 4, phrase_rows: PhraseRows | None = None,
@@ -177,20 +209,11 @@ def training_batches(
         raise ConfigError(f"batch_size={batch_size} does not divide over {processes} processes; use a multiple.")
     if not len(source):
         raise ConfigError("the dataset's split has no records; prepare one that has.")
-    order = grain.MapDataset.source(source).shuffle(seed=seed).repeat()
-    broken = BrokenImages()
+    order, broken = global_order(len(source), seed), BrokenImages()
 
     def at(local: int) -> dict[str, np.ndarray]:
         number = global_number(local, batch_size, process, processes)
-        for place in range(number, number + TRIES * batch_size, batch_size):
-            record = order[place]
-            try:
-                return example(record, number)
-            except ImageError as error:
-                broken.tell(record["key"], error)
-                last = error
-        raise DatasetError(f"the images of {TRIES} records in a row can't be decoded, the last is {record['key'].decode()}: "
-                           f"{last} Prepare the dataset anew from sound images.")
+        return find(source, order, example, number, batch_size, broken)[1]
 
     local_batch = batch_size // processes
     batches = grain.MapDataset.range(total_steps * local_batch).map(at).batch(local_batch).map(
