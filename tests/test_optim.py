@@ -76,6 +76,16 @@ def test_frozen_parameters_have_no_moments_and_no_part_in_clipping():
     assert optim.frozen(Config(dict(lr_mults=[("t", 2.0)])), params()) is None
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_clipping_makes_no_finite_update_of_a_gradient_that_is_not(bad):
+    """So the step must look at the gradient itself, as `step.make_update` does."""
+    transformation, _ = optim.make(Config(dict(lr=1.0, clip_norm=0.5)), params(), 10)
+    gradients = jax.tree.map(np.ones_like, params())
+    gradients["t"] = np.array([bad], np.float32)
+    updates, _ = transformation.update(gradients, transformation.init(params()), params())
+    assert not np.isfinite(updates["t"]).any()
+
+
 @pytest.mark.parametrize(("mults", "message"), [
     ([("image/.*", 1.0)], "'image/.*' matches none of the 3 parameters"),
     ([("t", -1.0)], "config.optim.lr_mults: 't' has -1.0; use a number from 0"), ([(".*", 0.0)], "freezes every parameter")])

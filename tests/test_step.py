@@ -147,3 +147,18 @@ def test_distillation_is_the_mean_distance_to_the_embeddings_by_the_weights_of_t
     (v, c), (v0, c0) = embed(moved), embed(state.params)
     assert value == pytest.approx(np.mean(2 - np.sum(v * v0, 1) - np.sum(c * c0, 1)), rel=1e-4) and value > 1e-3
     assert goal.weights(0)["distill"] == 2.0
+
+
+@pytest.mark.parametrize("microbatches", [1, 4])
+def test_a_step_that_is_not_finite_changes_nothing_but_its_count_and_the_next_goes_on(microbatches):
+    state, update = make_update(CONCEPTS, microbatches)
+    batch = jax.tree.map(jnp.asarray, make_batch(PACKED))
+    state, _ = update(jax.tree.map(jnp.copy, state), batch)
+    overflowing = jax.tree.map(jnp.copy, state.replace(params=state.params | {"b": jnp.full(1, jnp.inf)}))
+    before = jax.tree.map(np.array, overflowing)
+    after, metrics = update(overflowing, batch)
+    assert not np.isfinite(metrics["loss"]) and metrics["norm/update"] == 0 and metrics["skipped"] == 1
+    assert after.step == before.step + 1 and after.skipped.tolist() == [1, 1]
+    jax.tree.map(np.testing.assert_array_equal, after.replace(step=before.step, skipped=before.skipped), before)
+    after, metrics = update(after.replace(params=after.params | {"b": jnp.zeros(1)}), batch)
+    assert np.isfinite(metrics["loss"]) and metrics["norm/update"] > 0 and after.skipped.tolist() == [1, 0]

@@ -5,6 +5,7 @@ asked for. Its losses are compared with those the run has noted, and its batch i
 finite first, then those of the greatest loss. The workdir is only read. Status 1 where losses differ.
 """
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -35,7 +36,7 @@ class Example:
     record: int             # in the dataset
     key: str
     caption: str
-    loss: float
+    loss: float             # NaN where an embedding of its own is not finite
     not_finite: tuple[str, ...]         # of "image" and "caption": whose embedding is not
 
 
@@ -91,10 +92,13 @@ class Replay:
         images = embedder.images([image for *_, image in found])
         captions = embedder.texts([caption for *_, caption, _ in found])
         scale, bias = float(jnp.exp(self._params["t"][0])), float(self._params["b"][0])
+        sound = {"image": np.isfinite(images).all(axis=1), "caption": np.isfinite(captions).all(axis=1)}
+        images, captions = (np.where(sound[name][:, None], z, 0) for name, z in (("image", images), ("caption", captions)))
         made = []
         for i, (number, record, key, caption, _) in enumerate(found):
-            bad = tuple(name for name, z in (("image", images[i]), ("caption", captions[i])) if not np.isfinite(z).all())
-            made.append(Example(number, record, key, caption, own_loss(images, captions, i, scale, bias), bad))
+            bad = tuple(name for name in sound if not sound[name][i])
+            loss = math.nan if bad else own_loss(images, captions, i, scale, bias)
+            made.append(Example(number, record, key, caption, loss, bad))
         return made
 
     def _read(self) -> Iterator[tuple[int, int, str, str, np.ndarray]]:
@@ -139,7 +143,7 @@ def report(replay: Replay) -> bool:
     examples = replay.examples()
     bad = sum(bool(example.not_finite) for example in examples)
     print(f"its {len(examples)} examples, {bad or 'none'} of them with an embedding that is not finite:")
-    for example in sorted(examples, key=lambda each: (not each.not_finite, -each.loss))[:SHOWN]:
+    for example in sorted(examples, key=lambda each: (not each.not_finite, -np.nan_to_num(each.loss)))[:SHOWN]:
         mark = f"{' and '.join(example.not_finite)} not finite" if example.not_finite else f"loss {example.loss:.4g}"
         print(f"  {mark}  record {example.record} {example.key}: {json.dumps(example.caption[:WIDTH], ensure_ascii=False)}")
     if len(examples) > SHOWN:
