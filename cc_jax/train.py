@@ -7,7 +7,7 @@ from types import MappingProxyType
 import jax
 from jax.experimental import multihost_utils
 
-from cc_jax import build, checkpoint, distributed, flops, incidents, metrics, objective, sharding, step
+from cc_jax import build, checkpoint, distributed, flops, incidents, metrics, objective, redact, sharding, step
 from cc_jax.config import Config, ConfigError, steps, total_steps
 from cc_jax.convert import formats, released
 from cc_jax.data import dataset, phrase_noise, pipeline, prepare
@@ -26,6 +26,7 @@ def train(values: Mapping, workdir: str) -> None:
     Raises ConfigError for a config that can't be run, FloatingPointError where a loss or gradient is not finite and
     `nonfinite` does not let it, ScoreFell where a score is under what `stop_if` lets it be.
     """
+    redact.check(values)
     config = Config(values)
     mesh = build.make_mesh(config)
     prepare_embedded(config.data.dir)

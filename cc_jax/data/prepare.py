@@ -35,6 +35,7 @@ from cc_jax.data.sources import find_source
 from cc_jax.data.storage import SCRATCH, Folder
 from cc_jax.data.survey import Survey
 from cc_jax.data.tokenizer import Tokenizer, train_tokenizer
+from cc_jax.redact import redacted
 
 TOKENIZER_CAPTIONS = 200_000        # a random choice of so many train captions trains the tokenizer
 VOCAB_SIZE = 4096
@@ -69,12 +70,12 @@ def prepare(
     """
     target = _check_target(str(out))
     parts = dict(enumerate(_set_up(source, tokenizer, options)))
-    plan = {"source": source, **asdict(options), "version": dataset.VERSION}
+    plan = {"source": redacted(source), **asdict(options), "version": dataset.VERSION}
     with _unfinished(target, plan) as unfinished:
         work = Work(unfinished.url, options, _share(TOKENIZER_CAPTIONS, len(parts)), _share(survey.CANDIDATES, len(parts)))
         _run(work, _not_done(unfinished, parts), len(parts), processes, beam)
         whole = merge(unfinished, parts)
-        if problem := find_problem(whole.counts, source, max_rejected):
+        if problem := find_problem(whole.counts, redacted(source), max_rejected):
             with unfinished.scratch() as scratch:
                 write_rejected(unfinished, parts, scratch / dataset.REJECTED)
                 target.deliver(scratch / dataset.REJECTED, dataset.REJECTED)

@@ -67,6 +67,22 @@ def test_what_was_saved_before_a_kill_is_kept(tmp_path, monkeypatch):
     assert again.asked == [] and not list(tmp_path.glob("*.partial"))
 
 
+def test_a_kill_while_writing_leaves_no_damaged_file_and_what_others_write_meanwhile_is_kept(tmp_path, monkeypatch):
+    first, second = (CachedEmbedder(Counting(), tmp_path / "m") for _ in range(2))
+
+    def killed(file, **arrays):
+        second.texts(["three"])             # another process, at the same time
+        file.write(b"PK")
+        raise KeyboardInterrupt
+    whole = np.savez
+    monkeypatch.setattr(np, "savez", lambda file, **arrays: (monkeypatch.setattr(np, "savez", whole), killed(file)))
+    with pytest.raises(KeyboardInterrupt):
+        first.texts(["one"])
+    again = Counting()
+    CachedEmbedder(again, tmp_path / "m").texts(["three", "one"])
+    assert again.asked == ["one"]
+
+
 def test_a_damaged_file_is_named_and_nothing_in_it_runs(tmp_path):
     CachedEmbedder(Counting(), tmp_path).texts(["one"])
     [path] = tmp_path.glob("texts-*.npz")
