@@ -10,7 +10,7 @@ export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 export MALLOC_TOP_PAD_ ?= 268435456
 
-.PHONY: install demo test lint
+.PHONY: install demo test lint fuzz
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,11 @@ demo: install
 # By two processes; one that has nothing left to do takes over tests of the other.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# All that reads files of strangers, for so many seconds; inputs that do what must not happen are kept in tests/fuzz/seeds.
+SECONDS ?= 3600
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

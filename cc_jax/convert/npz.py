@@ -1,4 +1,5 @@
 """Arrays in an .npz file, read one at a time when asked for; a file from a stranger can neither run code nor fill memory."""
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from cc_jax.convert.weights import Lazy, WeightsError, checked
 
 MAX_RATIO = 20          # of the bytes that a file says it holds to its own; weights compress by a few percent
 MAX_HEADER_BYTES = 10_000
-_NO_NPZ = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error)
+_NO_NPZ = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error,
+           tokenize.TokenError)         # NumPy reads the headers of arrays as Python, if as literals only
 _BFLOAT16 = np.dtype("V2")      # what NumPy's format makes of bfloat16, which it does not know
 
 

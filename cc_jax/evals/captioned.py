@@ -127,12 +127,17 @@ def _checked(where: str, name: Any, captions: Any, split: Any, keys: tuple[str, 
     path = PurePosixPath(name) if isinstance(name, str) else None
     if path is None or not path.name or path.is_absolute() or ".." in path.parts:
         raise ConfigError(f"{where}: {keys[0]} is {name!r}; it must be a path within the folder of the images.")
-    are_texts = isinstance(captions, list) and all(isinstance(text, str) and text.strip() for text in captions)
+    are_texts = isinstance(captions, list) and all(map(_is_text, captions))
     if not captions or not are_texts:
         raise ConfigError(f"{where}: {keys[1]} is {str(captions)[:80]}; it must be a list of texts, not empty.")
     if split is not None and not isinstance(split, str):
         raise ConfigError(f"{where}: split is {split!r}; it must be a text.")
     return name, captions, split
+
+
+def _is_text(text: Any) -> bool:
+    """Whether it is a text that holds more than white space, and no half characters."""
+    return isinstance(text, str) and bool(text.strip()) and text.encode("utf-8", "ignore").decode() == text
 
 
 def _object(value: Any, where: str) -> dict:
