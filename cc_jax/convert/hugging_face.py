@@ -63,7 +63,7 @@ def read_tensors(path: str) -> dict[str, Lazy]:
         directory.refuse_pickles(path)
         raise WeightsError(f"{path} has neither {WEIGHTS} nor {INDEX}; fetch it too.")
     listed = directory.read_json(f"{path}/{INDEX}").get("weight_map")
-    if not isinstance(listed, dict) or not all(isinstance(file, str) and PurePosixPath(file).name == file
+    if not isinstance(listed, dict) or not all(isinstance(file, str) and PurePosixPath(file).name == file != ""
                                                for file in listed.values()):
         raise WeightsError(f"{path}/{INDEX} has no 'weight_map' from tensors to files in its directory.")
     tensors = {}

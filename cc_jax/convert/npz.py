@@ -13,8 +13,7 @@ from cc_jax.convert.weights import Lazy, WeightsError, checked
 
 MAX_RATIO = 20          # of the bytes that a file says it holds to its own; weights compress by a few percent
 MAX_HEADER_BYTES = 10_000
-_NO_NPZ = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error,
-           tokenize.TokenError)         # NumPy reads the headers of arrays as Python, if as literals only
+_NO_NPZ = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error)
 _BFLOAT16 = np.dtype("V2")      # what NumPy's format makes of bfloat16, which it does not know
 
 
@@ -73,7 +72,10 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(stream)
     if version not in read_header:
         raise ValueError(f"arrays of format version {version} are not known")
-    return read_header[version](stream, max_header_size=MAX_HEADER_BYTES)
+    try:
+        return read_header[version](stream, max_header_size=MAX_HEADER_BYTES)
+    except (TypeError, tokenize.TokenError) as error:       # NumPy takes it apart as Python, if as literals only
+        raise ValueError(f"the header of an array can't be read: {error}") from error
 
 
 def _fill(stream: BinaryIO, memory: memoryview) -> None:

@@ -45,8 +45,10 @@ def check(folder: str | PathLike) -> None:
         path = folder / name
         if path.exists():
             content = _parse(path)
+            if not isinstance(content, dict):
+                raise DatasetError(f"{path} holds a {type(content).__name__}, not an object; TFDS writes objects only.")
             if name == INFO:                        # an old one has other things there that are called types
-                content = content.get("features") if isinstance(content, dict) else None
+                content = content.get("features")
             if name != METADATA:                    # whose values are the dataset's own; TFDS looks for no classes there
                 _check_classes(content, path)
 

@@ -1,4 +1,5 @@
 """Random changes to inputs: of bytes, and of JSON as the tree it is."""
+import copy
 import json
 from collections.abc import Sequence
 from random import Random
@@ -53,19 +54,19 @@ def _change_node(root: list, rng: Random) -> None:
     elif action == 1 and isinstance(node, dict):
         node[rng.choice(["", "type", "id", "a" * 300, f"{key} "])] = node.pop(key)
     elif action == 2:
-        node[key] = [node[key]] * rng.choice((1, 2, 100))
+        node[key] = [copy.deepcopy(node[key]) for _ in range(rng.choice((1, 2, 100)))]
     elif action == 3:
         node[key] = {rng.choice(["", "a", str(key)]): node[key]}
     elif action == 4:
         other, place = rng.choice(nodes)
         if other is not root:
-            node[key] = json.loads(json.dumps(other[place]))
+            node[key] = copy.deepcopy(other[place])
     elif action == 5 and isinstance(node[key], str):
         node[key] = _text(node[key], rng)
     elif action == 6 and isinstance(node[key], int | float):
         node[key] = rng.choice((-node[key], node[key] + 1, node[key] * 1000, rng.choice(NUMBERS)))
     else:
-        node[key] = rng.choice(VALUES)
+        node[key] = copy.deepcopy(rng.choice(VALUES))
 
 
 def _text(text: str, rng: Random) -> str:
