@@ -15,9 +15,12 @@ from cc_jax import strict_json
 from cc_jax.config import DatasetError
 
 INFO, FEATURES, METADATA = "dataset_info.json", "features.json", "metadata.json"
-MAX_BYTES = 2**26                                   # of each of these files
+MAX_BYTES = 2**24                                   # of each of these files
+MAX_SHARDS = 100_000                                # of a split: their names have five digits
+FEW = 1_000_000                                     # records that a split may be said to have without a look at its files
 CLASS_KEYS = ("type", "pythonClassName", "python_class_name")   # under which TFDS looks for a class, old and new
 OLD_NAMES = {"tensorflow_datasets.core.features.feature.Tensor"}    # as older versions wrote it
+FILE_KEYS = ("names_file", "labels")                # under which old features name files of labels, anywhere
 JSON_KEYS = ("content", "json")                     # under which it looks for JSON that was written as a text
 
 
@@ -26,10 +29,12 @@ def open_folder(folder: str | PathLike) -> Any:
     import tensorflow_datasets as tfds  # slow to import, and of no use to other sources
     check(folder)
     try:
-        return tfds.builder_from_directory(folder)
+        builder = tfds.builder_from_directory(folder)
     except Exception as error:                      # of many types, most of them no OSError or ValueError
         why = f"{type(error).__name__}: {error}"[:300]
         raise DatasetError(f"the dataset {os.fspath(folder)} can't be read: {why}") from error
+    _check_builder(builder, folder)
+    return builder
 
 
 def find(name: str, data_dir: str | None) -> epath.Path | None:
@@ -53,6 +58,22 @@ def check(folder: str | PathLike) -> None:
                 _check_classes(content, path)
 
 
+def _check_builder(builder: Any, folder: str | PathLike) -> None:
+    """Raises: DatasetError where records are no dicts, or more than the files can hold: some readers count up to them."""
+    from tensorflow_datasets.core import features
+    found, info = builder.info.features, f"{os.fspath(folder)}/{INFO}"
+    if not isinstance(found, features.FeaturesDict):
+        raise DatasetError(f"the dataset {os.fspath(folder)} has records that are {type(found).__name__}, not dicts.")
+    for name, split in builder.info.splits.items():
+        if split.num_shards > MAX_SHARDS:
+            raise DatasetError(f"{info} says that split {name!r} has {split.num_shards} shards, more than {MAX_SHARDS}.")
+        if split.num_examples > FEW:
+            size = sum(path.stat().length for path in split.filepaths if path.exists())
+            if split.num_examples > size:
+                raise DatasetError(f"{info} says that split {name!r} has {split.num_examples} records, and its files have "
+                                   f"{size} bytes; copy them all again.")
+
+
 def _parse(path: epath.Path) -> Any:
     if (size := path.stat().length) > MAX_BYTES:
         raise DatasetError(f"{path} has {size} bytes, more than {MAX_BYTES}.")
@@ -67,6 +88,9 @@ def _check_classes(content: Any, path: epath.Path) -> None:
         if key in CLASS_KEYS and text not in _own_features():
             raise DatasetError(f"{path} names the feature class {text[:200]!r}, which is none of TFDS's own; a class from "
                               "elsewhere would run its code here, so prepare the dataset with features of TFDS.")
+        if key in FILE_KEYS:
+            raise DatasetError(f"{path} has labels read from the file {text[:200]!r}; put them into a file of the folder, "
+                               "as TFDS does.")
         if key in JSON_KEYS:
             try:
                 _check_classes(strict_json.loads(text), path)

@@ -22,6 +22,7 @@ from cc_jax.evals.result import Outcomes, Result
 FORMS = "folder:DIR or tfds:NAME_OR_DIR,split=SPLIT[,image=FEATURE,label=FEATURE,data_dir=DIR]"
 LABEL_FEATURES = ("label", "labels", "fine_label")
 TOP = 5
+MAX_CLASSES = 2**20
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,9 @@ def _open_tfds(source: str, argument: str) -> Labelled:
             raise ConfigError(f"{source}: feature {feature!r} is {type(info.features[feature]).__name__}, and must be "
                               f"{kind.__name__}; name another.")
     features = tfds.features.FeaturesDict({name: info.features[name] for name in (image, label)})   # no other is decoded
+    count = features[label].num_classes
+    if not isinstance(count, int) or not 0 < count <= MAX_CLASSES:
+        raise ConfigError(f"{source}: feature {label!r} has {count!r} classes; there must be 1 to {MAX_CLASSES}.")
     classes = features[label].names
     records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
 

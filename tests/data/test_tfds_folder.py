@@ -106,6 +106,26 @@ def test_nor_may_the_other_file_name_it(folder, trap):
     assert not trap.exists()
 
 
+@pytest.mark.parametrize("label", [
+    {"type": "tensorflow_datasets.core.features.class_label_feature.ClassLabel", "content": {"names_file": "/dev/zero"}},
+    {"type": "tensorflow_datasets.core.features.labeled_image.LabeledImage", "content": {"labels": "/dev/zero"}}])
+def test_no_file_elsewhere_is_read(folder, label):
+    """This one has no end."""
+    old = {"type": "tensorflow_datasets.core.features.features_dict.FeaturesDict", "content": {"label": label}}
+    (folder / "features.json").write_text(json.dumps(old))
+    with pytest.raises(DatasetError, match="labels read from the file '/dev/zero'"):
+        tfds_folder.open_folder(folder)
+
+
+@pytest.mark.parametrize(("lengths", "message"), [
+    (["2000000"], "2000000 records, and its files have"), (["1"] * 100_001, "100001 shards, more than")])
+def test_counts_that_the_files_cannot_hold_are_refused(folder, lengths, message):
+    """Readers make lists as long as these."""
+    change(folder / "dataset_info.json", lambda info: info["splits"][0].update(shardLengths=lengths))
+    with pytest.raises(DatasetError, match=f"dataset_info.json says that split 'train' has {message}"):
+        tfds_folder.open_folder(folder)
+
+
 def test_tfdss_own_features_pass(folder):
     assert len(tfds_folder.open_folder(folder).info.features) == 8
 
@@ -114,7 +134,7 @@ def test_tfdss_own_features_pass(folder):
     ("", "is not JSON"), ("{", "is not JSON"), ("\udcff", "is not JSON"), ('{"a": 1, "a": 2}', "key 'a' is there twice"),
     ("[" * 65 + "]" * 65, "nested 65 deep, more than 64"), ("[" * 100_000, "nested"),
     ('{"a": NaN}', "NaN is no JSON number"), ("{}", "can't be read"), ('{"type": 1}', "can't be read"),
-    ("[]", "can't be read"), ('{"json": "{"}', "'json' is not JSON")])
+    ("[]", "holds a list, not an object"), ('{"json": "{"}', "'json' is not JSON")])
 def test_what_is_no_json_of_features_is_refused_by_the_files_name(folder, content, message):
     (folder / "features.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(DatasetError, match=message) as caught:

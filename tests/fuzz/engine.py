@@ -116,7 +116,10 @@ def run_once(target: Target, data: bytes, folder: Path) -> str | Finding:
     held = _reset_peak()
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     try:
-        outcome = repr(target.run(data, folder))
+        try:
+            outcome = repr(target.run(data, folder))
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
     except Hang as error:
         return Finding("Hang", _place(error), f"more than {CPU_SECONDS} s of CPU", data)
     except BaseException as error:              # some libraries raise what is no Exception
@@ -125,8 +128,6 @@ def run_once(target: Target, data: bytes, folder: Path) -> str | Finding:
         if target.named not in str(error):
             return Finding("Unnamed", _place(error), f"{error!r} does not name {target.named!r}", data)
         outcome = f"{type(error).__name__} {_place(error)}"
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
     if (growth := _memory("VmHWM") - held) > MAX_GROWTH:
         return Finding("Memory", "", f"{growth // 2**20} MiB more than before", data)
     return outcome

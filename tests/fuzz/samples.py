@@ -95,6 +95,18 @@ def dataset() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.is_file()}
 
 
+def features() -> list[bytes]:
+    """As TFDS writes them, and as it did before."""
+    module = "tensorflow_datasets.core.features"
+    old = lambda name, content: {"type": f"{module}.{name}", "content": content}
+    image = old("image_feature.Image", {"shape": [None, None, 3], "dtype": "uint8", "encoding_format": "png"})
+    label = old("class_label_feature.ClassLabel", {"num_classes": 3})
+    texts = old("sequence_feature.Sequence", {"feature": old("text_feature.Text", {}), "length": None})
+    inner = {"image": image, "captions": texts, "phrase_start": label,
+             "number": old("tensor_feature.Tensor", {"shape": [2], "dtype": "int64", "encoding": "none"})}
+    return [dataset()["features.json"], json.dumps(old("features_dict.FeaturesDict", inner)).encode()]
+
+
 def safetensors() -> bytes:
     values = np.arange(12, dtype=np.float32)
     header = json.dumps({"__metadata__": {"format": "pt"}, "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},

@@ -280,9 +280,9 @@ def source_target(kind: str, name: str, spec: str, seeds: Callable, **changes: A
     return Target(partial(of_file, kind, name, spec), seeds, (ValueError, FileNotFoundError), **changes)
 
 
-def tfds_target(name: str, **changes: Any) -> Target:
+def tfds_target(name: str, seeds: Callable | None = None, **changes: Any) -> Target:
     allowed = ValueError, FileNotFoundError
-    return Target(partial(tfds, name), lambda: [samples.dataset()[name]], allowed, speed=0.2, **changes)
+    return Target(partial(tfds, name), seeds or (lambda: [samples.dataset()[name]]), allowed, speed=0.2, **changes)
 
 
 def config_target(name: str) -> Target:
@@ -324,7 +324,7 @@ TARGETS: dict[str, Target] = {
     "arguments": Target(arguments, lambda: [b"a/{00..12}.tar,captions=a|b,split=x", b"{a,b{0..3}}*.tar"], (ValueError,),
                         tokens=(b"{0..99999999}", b"{", b"..", b"}", b",", b"{9..1}", b"{{")),
     # Prepared datasets and vocabularies.
-    "tfds_features": tfds_target("features.json", is_json=True),
+    "tfds_features": tfds_target("features.json", samples.features, is_json=True),
     "tfds_info": tfds_target("dataset_info.json", is_json=True),
     "tfds_metadata": tfds_target("metadata.json", is_json=True),
     "array_record": tfds_target(SHARD),

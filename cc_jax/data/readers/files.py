@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from cc_jax.data.records import BadRecord, excerpt
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)         # waits before reading a remote object again; then it is given up
-MAX_FILES = 10_000_000                  # that one brace pattern may mean
+MAX_FILES = 1_000_000                   # that one brace pattern may mean
 BUFFER_BYTES = 2**20
 _COMPRESSIONS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bz2", ".xz": "xz"}
 READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)      # of the network, the disk and the decompressors
@@ -61,12 +61,12 @@ def expand(source: str, pattern: str, suffixes: tuple[str, ...]) -> list[File]:
 def expand_braces(pattern: str) -> Iterator[str]:
     """"a-{00..10}.{x,y}" -> "a-00.x", "a-00.y", "a-01.x", ... as a shell would. Raises ValueError for too many."""
     pieces = re.split(r"\{([^{}]*)\}", pattern)                # text and the insides of braces, in turn
-    choices = [_choices(piece) if i % 2 else [piece] for i, piece in enumerate(pieces)]
-    count = 1
-    for choice in choices:
-        count *= len(choice)
-    if count > MAX_FILES:
-        raise ValueError(f"{pattern!r} means {count} files, more than {MAX_FILES}; use a narrower pattern.")
+    choices, count = [], 1
+    for i, piece in enumerate(pieces):
+        choices.append(_choices(piece) if i % 2 else [piece])
+        count *= len(choices[-1])
+        if count > MAX_FILES:
+            raise ValueError(f"{pattern!r} means {count} files or more, more than {MAX_FILES}; use a narrower pattern.")
     return map("".join, itertools.product(*choices))
 
 
