@@ -61,7 +61,8 @@ def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Me
 
 def build(config: Config, mesh: Mesh, length: int) -> Built:
     """The parts of a run of `length` steps. Raises ConfigError, or ValueError for towers that can't be."""
-    rules, model, goal = sharding.read_rules(config), make_model(config), objective.read(config, mesh, length)
+    rules, goal = sharding.read_rules(config), objective.read(config, mesh, length)
+    model = make_model(config, sharding.platform(mesh))
     res, seed, microbatches = config.data.res, config.get("seed", 0), config.get("microbatches", 1)
     average, part = read_average(config), sharding.part_of_batch(mesh)
     rows = make_phrase_rows(config, part, microbatches)

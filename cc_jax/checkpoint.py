@@ -8,8 +8,9 @@ from etils import epath
 
 from cc_jax.config import ConfigError
 
-# What may change when a run is resumed: where it is computed, and what is done about steps that went wrong.
-SPREAD = ("mesh", "sharding", "nonfinite", "spikes")
+# What may change when a run is resumed, blocks or single values: where and how it is computed, and what is done about steps
+# that went wrong.
+SPREAD = ("mesh", "sharding", "model.attention", "nonfinite", "spikes")
 
 
 def open_manager(workdir: str, keep: int = 2) -> ocp.CheckpointManager:
@@ -65,7 +66,7 @@ def claim_workdir(workdir: str, config: dict) -> None:
         was, now = flatten(json.loads(path.read_text())), flatten(config)
         changed = [f"config.{k}: {was.get(k, 'not set')} there, {now.get(k, 'not set')} now"
                    for k in sorted(was.keys() | now.keys())
-                   if was.get(k, ...) != now.get(k, ...) and k.split(".")[0] not in SPREAD]
+                   if was.get(k, ...) != now.get(k, ...) and not any(f"{k}.".startswith(f"{name}.") for name in SPREAD)]
         if changed:
             raise ConfigError(f"workdir {workdir} holds a run of another config ({'; '.join(changed[:5])}); use another "
                               "--workdir, or that config to resume the run.")

@@ -8,6 +8,7 @@ from cc_jax import checkpoint, sharding
 from cc_jax.config import Config, ConfigError
 from cc_jax.data.tokenizer import Tokenizer
 from cc_jax.evals import embed
+from cc_jax.models import attention
 from cc_jax.models.text import EOS, TextTransformer
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.models.vit import ViT
@@ -42,7 +43,8 @@ def open_run(workdir: str, step: int | None = None) -> SavedRun:
     Raises FileNotFoundError where there is no such run or step, ConfigError where its tokenizer is damaged or another one.
     """
     config = Config(checkpoint.read_config(workdir))
-    model, mesh = make_model(config), sharding.make_mesh({"data": -1})
+    mesh = sharding.make_mesh({"data": -1})
+    model = make_model(config, sharding.platform(mesh), "auto")
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)),
                         abstract_params(model, config.data.res))
     which = "params" if config.get("average", None) is None else "average"
@@ -50,15 +52,18 @@ def open_run(workdir: str, step: int | None = None) -> SavedRun:
     return SavedRun(config, step, model, params, read_tokenizer(workdir), mesh)
 
 
-def make_model(config: Config) -> TwoTowers:
-    """The two towers of the config's `model` block."""
+def make_model(config: Config, platform: str, form: str | None = None) -> TwoTowers:
+    """The two towers of the config's `model` block for devices of this platform; `form`, if given, is their attention's,
+    whatever the config's."""
     block = config.model
     towers = {}
     for name, tower in (("image", ViT), ("text", TextTransformer)):
-        known = {"variant", *tower.__dataclass_fields__} - {"parent", "name", "scan", "remat", "dtype", "constrain"}
+        of_both = {"parent", "name", "scan", "remat", "dtype", "constrain", "attention"}
+        known = {"variant", *tower.__dataclass_fields__} - of_both
         towers[name] = block[name].options(known)
     rest = {"temperature_init", "bias_init", "scan", "remat", "dtype"} & set(block.keys())
-    return TwoTowers(**towers, **{name: block[name] for name in rest})
+    form = attention.choose(form or block.get("attention", "auto"), platform, block.get("dtype", "float32"))
+    return TwoTowers(**towers, attention=form, **{name: block[name] for name in rest})
 
 
 def read_tokenizer(path: str) -> Tokenizer:

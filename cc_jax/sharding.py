@@ -7,7 +7,7 @@ rules of `config.sharding` say; with the heads and the hidden units of a tower s
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,6 +45,11 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
                           "leave one axis at -1 to take the rest.")
     placed = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def platform(mesh: Mesh) -> str:
+    """What the devices of a mesh are, here or not: "cpu", "gpu", "tpu"."""
+    return mesh.devices.flat[0].platform
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -186,6 +191,24 @@ def part_of_batch(mesh: Mesh, process: int | None = None) -> Part:
         raise ConfigError(f"config.mesh={dict(mesh.shape)}: processes share some rows of a batch but not all; let "
                           "config.mesh.tensor divide the devices of a process, or be a multiple of them.")
     return Part(parts.index(frozenset(held[process])), len(parts), mesh.size // len(parts))
+
+
+def placed(batches: Iterator[Mapping[str, np.ndarray]], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+    """`place` of each batch, in order, one ahead: while a batch is used the next is on its way to the devices.
+
+    Closing it closes `batches`.
+    """
+    try:
+        ready = None
+        for batch in batches:
+            coming = place(batch, mesh)
+            if ready is not None:
+                yield ready
+            ready = coming
+        if ready is not None:
+            yield ready
+    finally:
+        batches.close()
 
 
 def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

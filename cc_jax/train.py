@@ -1,7 +1,7 @@
 """One run: set up, resume, loop, log, evaluate, save. Read it top to bottom; `cc_jax.main` starts it."""
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import jax
@@ -64,8 +64,9 @@ def train(values: Mapping, workdir: str) -> None:
     first_step = int(state.step)
     embedder = embed.make(run.model, tokenizer, run.res, mesh)
 
-    batches = pipeline.training_batches(source, example, config.batch_size, length, run.seed, first_step,
-                                        run.part.index, run.part.count, threads, run.phrase_rows)
+    batches = sharding.placed(pipeline.training_batches(
+        source, example, config.batch_size, length, run.seed, first_step, run.part.index, run.part.count, threads,
+        run.phrase_rows), mesh)
     writer = metrics.Writer(workdir, first_step, active=jax.process_index() == 0)
     watch = incidents.Watch(workdir, watched, functools.partial(incidents.batch_of, source, config.batch_size, run.seed),
                             active=jax.process_index() == 0)
@@ -97,7 +98,7 @@ def train(values: Mapping, workdir: str) -> None:
         elif evaluates_start:
             evaluate(0)
         for done in range(first_step + 1, length + 1):
-            batch = loop.next_batch(batches, mesh)
+            batch = loop.next_batch(batches)
             if done == first_step + 1:
                 loop.begin(flops.step_flops(run.model, batch, run.objective), state)
             trace.before(done)
@@ -140,11 +141,11 @@ class Loop:
         self._flops_per_step = flops_per_step
         metrics.say(summary(state.params, state, flops_per_step, self._batch_size, self._peak))
 
-    def next_batch(self, batches, mesh) -> dict[str, jax.Array]:
+    def next_batch(self, batches: Iterator[dict[str, jax.Array]]) -> dict[str, jax.Array]:
         start = time.perf_counter()
         batch = next(batches)
         self._wait_seconds += time.perf_counter() - start
-        return sharding.place(batch, mesh)
+        return batch
 
     def record(self, done: int, values: dict[str, jax.Array]) -> None:
         """Keeps the metrics of update number `done`, and handles those of the one before."""

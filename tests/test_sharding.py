@@ -115,6 +115,36 @@ def test_what_the_state_keeps_for_a_parameter_lies_where_the_parameter_does():
     assert moments[0].count.spec == PartitionSpec() and layout["txt"]["kernel"].spec == PartitionSpec("fsdp", "tensor")
 
 
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_batches_are_placed_in_their_order_one_ahead_of_the_one_in_use(count):
+    read = []
+
+    def batches():
+        for number in range(count):
+            read.append(number)
+            yield {"x": np.full(2, number)}
+    used = []
+    for batch in sharding.placed(batches(), sharding.make_mesh({"data": 1})):
+        used.append(int(batch["x"][0]))
+        assert read[-1] == min(used[-1] + 1, count - 1)
+    assert used == read == list(range(count))
+
+
+def test_placed_batches_that_are_closed_close_their_source():
+    closed = []
+
+    def batches():
+        try:
+            while True:
+                yield {"x": np.zeros(2)}
+        finally:
+            closed.append(True)
+    placed = sharding.placed(batches(), sharding.make_mesh({"data": 1}))
+    next(placed)
+    placed.close()
+    assert closed == [True]
+
+
 @pytest.mark.parametrize(("rules", "message"), [
     (("img/.*/kernels", "fsdp"), "'img/.*/kernels' matches none of the"),
     ((".*/query/bias", ("fsdp", None, None, None)), r"\('fsdp', None, None, None\) has more dimensions than .*query/bias"),

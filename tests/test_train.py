@@ -205,6 +205,14 @@ def test_the_scale_never_exceeds_its_limit(shapes_dir, tmp_path):
     assert scales[0] == pytest.approx(15.0) and max(scales[1:]) <= 12.0 * (1 + 1e-6)
 
 
+def test_a_run_of_a_gpu_is_opened_with_the_attention_there_is_here(tiny_run, tmp_path):
+    workdir = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    config = json.loads((workdir / "config.json").read_text())
+    config["model"] |= {"attention": "cudnn", "dtype": "bfloat16"}
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert saved.open_run(str(workdir)).model.attention == "cpu"
+
+
 def test_a_saved_run_needs_nothing_but_its_workdir(tiny_run):
     run = saved.open_run(str(tiny_run))
     texts = run.embedder().texts(["a red circle", "a blue square"])
@@ -242,6 +250,7 @@ def test_a_saved_run_needs_nothing_but_its_workdir(tiny_run):
     ({"concepts.rows": None}, "per_row=4, but config.concepts.rows is not set"),
     ({"data.phrase_length": 32, "model.text.mask_padding": False}, "per_row=4 packs phrases into rows"),
     ({"concepts.embedding": "mean"}, "config.concepts.embedding='mean' is not known; use one of tower, span"),
+    ({"model.attention": "flash"}, "config.model.attention='flash'; use auto, xla, cudnn, cpu"),
     ({"mesh.data": 3}, "does not multiply to the 1 devices"),
 ])
 def test_a_config_that_can_not_run_says_why(shapes_dir, tmp_path, changes, message):

@@ -28,7 +28,8 @@ def open_model(
     weights = formats.open_weights(path, cache)
     sizes = weights.complete()
     config = Config({"data": {"res": sizes.grid * sizes.patch}, "model": model_block(sizes, bool(weights.masks_padding))})
-    model, mesh = make_model(config), sharding.make_mesh({"data": -1})
+    mesh = sharding.make_mesh({"data": -1})
+    model = make_model(config, sharding.platform(mesh))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)),
                         abstract_params(model, config.data.res))
     params, _ = fit(weights, like)

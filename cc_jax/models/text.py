@@ -46,6 +46,7 @@ class TextTransformer(nn.Module):
     remat: str = "none"
     dtype: jnp.dtype = jnp.float32
     constrain: Constrain = anywhere
+    attention: str = "xla"
 
     @nn.compact
     def __call__(self, text: Int[Array, "N L"] | PackedText,
@@ -73,7 +74,7 @@ class TextTransformer(nn.Module):
             mask = (tokens != EOS).at[:, -1].set(True)[:, None, None, :] if self.mask_padding else None
         x = x + positions.astype(self.dtype)
         x = out["encoded"] = Encoder(self.depth, self.mlp_dim, self.num_heads, self.scan, self.remat, self.dtype,
-                                     self.constrain, name="Encoder_0")(x, mask)
+                                     self.constrain, self.attention, name="Encoder_0")(x, mask)
         # Row by row, so that rows split over devices stay there.
         pooled = jax.vmap(lambda row, end: row[end])(x, text.end).reshape(-1, self.width) if packed else x[:, -1]
         head = nn.Dense(self.num_classes, name="head", dtype=self.dtype)

@@ -24,7 +24,7 @@ class TwoTowers(nn.Module):
     under "img/..." and "txt/..."; with `want_tokens` the normalised "concept_tokens" (B, K, D), with `spans` of the texts'
     tokens [first, end) the normalised "span_embeddings" (N * P, D).
     `text` may be a PackedText of R rows with S places: then N = R * S, row by row.
-    `constrain` says where activations live on a mesh.
+    `constrain` says where activations live on a mesh, `attention` (of attention.FORMS) how blocks attend.
     """
     image: Mapping
     text: Mapping
@@ -34,9 +34,11 @@ class TwoTowers(nn.Module):
     remat: str = "none"
     dtype: str = "float32"
     constrain: Constrain = anywhere
+    attention: str = "xla"
 
     def setup(self):
-        common = dict(scan=self.scan, remat=self.remat, dtype=jnp.dtype(self.dtype), constrain=self.constrain)
+        common = dict(scan=self.scan, remat=self.remat, dtype=jnp.dtype(self.dtype), constrain=self.constrain,
+                      attention=self.attention)
         self.img = ViT(**sizes(self.image), **common)
         image_width = self.img.num_classes or self.img.width
         self.txt = TextTransformer(**{"num_classes": image_width} | sizes(self.text), **common)

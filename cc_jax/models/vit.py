@@ -3,7 +3,6 @@
 So that released SigLIP weights load one to one, the module names below (`MultiHeadDotProductAttention_0`,
 `encoderblock_3`, `MAPHead_0`, ...) are part of the interface. Every intermediate is returned in a dict.
 """
-import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+
+from cc_jax.models import attention
 
 # width, depth, mlp width, heads; "B/16" means variant B with 16x16 patches.
 VARIANTS = {
@@ -53,12 +54,10 @@ def anywhere(x: Array, split: int | None = None) -> Array:
     return x
 
 
-def split_heads(constrain: Constrain) -> Callable[..., Float[Array, "B Q H D"]]:
-    """`nn.dot_product_attention` with its heads split."""
-    @functools.wraps(nn.dot_product_attention)
-    def attention(query, key, value, **options):
-        return nn.dot_product_attention(*(constrain(x, 2) for x in (query, key, value)), **options)
-    return attention
+def split_heads(form: str, constrain: Constrain) -> Callable[..., Float[Array, "B Q H D"]]:
+    """Attention in one of `attention.FORMS`, its heads split."""
+    return lambda query, key, value, mask=None: attention.FORMS[form](
+        *(constrain(x, 2) for x in (query, key, value)), mask)
 
 
 class MlpBlock(nn.Module):
@@ -81,6 +80,7 @@ class EncoderBlock(nn.Module):
     num_heads: int = 12
     dtype: jnp.dtype = jnp.float32
     constrain: Constrain = anywhere
+    attention: str = "xla"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"],
@@ -89,7 +89,7 @@ class EncoderBlock(nn.Module):
         y = nn.LayerNorm(dtype=self.dtype)(x)
         y = nn.MultiHeadDotProductAttention(
             num_heads=self.num_heads, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype,
-            attention_fn=split_heads(self.constrain))(y, y, mask=mask)
+            attention_fn=split_heads(self.attention, self.constrain))(y, y, mask=mask)
         x = self.constrain(x + y)
         y = nn.LayerNorm(dtype=self.dtype)(x)
         return self.constrain(x + MlpBlock(self.mlp_dim, self.dtype, self.constrain)(y)), None
@@ -99,7 +99,8 @@ class Encoder(nn.Module):
     """`depth` blocks, then LayerNorm. `mask` is False where a position (axis 2) must not attend to another (axis 3).
 
     scan=True compiles one block and loops over it, its parameters stacked on a leading layer axis under `encoderblock`;
-    otherwise each block is `encoderblock_i`. `remat` (a key of REMAT_POLICIES) says what the backward pass recomputes.
+    otherwise each block is `encoderblock_i`. `remat` (a key of REMAT_POLICIES) says what the backward pass recomputes,
+    `attention` (of attention.FORMS) how it attends.
     """
     depth: int
     mlp_dim: int | None = None
@@ -108,6 +109,7 @@ class Encoder(nn.Module):
     remat: str = "none"
     dtype: jnp.dtype = jnp.float32
     constrain: Constrain = anywhere
+    attention: str = "xla"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B 1 #L L"] | None = None) -> Float[Array, "B L D"]:
@@ -117,7 +119,8 @@ class Encoder(nn.Module):
         if self.remat != "none":
             # A scan already keeps XLA from merging the recomputation with the forward pass.
             block = nn.remat(block, prevent_cse=not self.scan, policy=REMAT_POLICIES[self.remat])
-        args = dict(mlp_dim=self.mlp_dim, num_heads=self.num_heads, dtype=self.dtype, constrain=self.constrain)
+        args = dict(mlp_dim=self.mlp_dim, num_heads=self.num_heads, dtype=self.dtype, constrain=self.constrain,
+                    attention=self.attention)
         if self.scan:
             stack = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True},
                             in_axes=nn.broadcast, length=self.depth)
@@ -191,6 +194,7 @@ class ViT(nn.Module):
     remat: str = "none"
     dtype: jnp.dtype = jnp.float32
     constrain: Constrain = anywhere
+    attention: str = "xla"
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"],
@@ -214,7 +218,7 @@ class ViT(nn.Module):
             cls = self.param("cls", nn.initializers.zeros, (1, 1, self.width), jnp.float32).astype(self.dtype)
             x = jnp.concatenate([jnp.tile(cls, (x.shape[0], 1, 1)), x], axis=1)
         x = out["encoded"] = Encoder(self.depth, self.mlp_dim, self.num_heads, self.scan, self.remat, self.dtype,
-                                     self.constrain, name="Transformer")(x)
+                                     self.constrain, self.attention, name="Transformer")(x)
 
         head = nn.Dense(self.num_classes, name="head", dtype=self.dtype) if self.num_classes else lambda y: y
         tokens = x[:, 1:] if self.pool == "tok" else x

@@ -15,6 +15,7 @@ from cc_jax.convert.weights import Lazy, Sizes, Tower, Weights
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.optim import parameter_names
 from cc_jax.step import abstract_params
+from cc_jax.tools import bench_peer
 
 NO_PEERS = "needs the peers: pip install -e '.[peers]'"
 SMALL = Sizes(Tower(16, 2, 32, 2), Tower(16, 2, 32, 2), patch=8, res=16, vocab_size=50, length=8, embed=16)
@@ -105,14 +106,9 @@ def arrays():
 @pytest.fixture(scope="session")
 def transformers():
     """Hugging Face's library, or a skipped test."""
-    torch = pytest.importorskip("torch", reason=NO_PEERS)
-    try:        # torchvision beside a CPU-only PyTorch lacks two operators that it declares nonetheless
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    except RuntimeError:
-        pass    # they are there
-    yield pytest.importorskip("transformers", reason=NO_PEERS)
+    pytest.importorskip("torch", reason=NO_PEERS)
+    bench_peer.import_torch()
+    return pytest.importorskip("transformers", reason=NO_PEERS)
 
 
 @pytest.fixture(scope="session")
