@@ -24,12 +24,13 @@ def bench_embed(values: Mapping, split: str, limit: int, repeats: int) -> dict[s
     before, in batches of the same size without padding.
     """
     config = Config(values)
-    model, tokenizer, res = make_model(config), load_tokenizer(config), config.data.res
+    mesh = sharding.make_mesh({"data": -1})
+    model, tokenizer, res = make_model(config, sharding.platform(mesh)), load_tokenizer(config), config.data.res
     found = open_prepared(config.data.dir, split, limit)
     files = [found.read(i) for i in range(len(found.ids))]
     texts = [caption for captions in found.captions for caption in captions]
     params = random_params(model, res)
-    embedder = embed.make(model, tokenizer, res, sharding.make_mesh({"data": -1}))(params)
+    embedder = embed.make(model, tokenizer, res, mesh)(params)
     images, tokens = np.stack([view(file, res) for file in files]), tokenizer.encode(texts, model.text["length"])
     bare_images = bare(lambda params, x: model.apply({"params": params}, pixels(x), None)[0], params)
     bare_texts = bare(lambda params, x: model.apply({"params": params}, None, x)[1], params)
