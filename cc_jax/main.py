@@ -1,10 +1,11 @@
 """The command that trains: `python -m cc_jax.main --config configs/shapes_cc.py --workdir runs/shapes`."""
 import os
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from cc_jax import distributed, train
+from cc_jax import distributed, memory, train
 from cc_jax.config import ConfigError
 from cc_jax.evals.guard import ScoreFell
 from cc_jax.processes import find_place
@@ -33,6 +34,8 @@ def main(argv: list[str]) -> None:
     try:
         place = find_place(os.environ, COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
         distributed.start(place, values, WORKDIR.value)
+        if jax.default_backend() == "cpu":
+            memory.keep_freed()
         train.train(values, WORKDIR.value)
     except (ConfigError, FloatingPointError, ScoreFell) as error:
         distributed.stop(f"{type(error).__name__}: {error}")

@@ -1,7 +1,11 @@
 """What the method costs, against named baselines, every ratio from one run.
 
 python -m cc_jax.tools.bench losses                         # L_xac and its gradients, against the plain formula
-python -m cc_jax.tools.bench step --data datasets/photos    # a training step, against plain SigLIP's
+python -m cc_jax.tools.bench step                           # a training step: images/s, share of the peak, memory
+python -m cc_jax.tools.bench step --peer                    # and the same towers in PyTorch, in turns
+python -m cc_jax.tools.bench step --start                   # and what compiling it takes, cold and from the cache
+python -m cc_jax.tools.bench step --data datasets/photos    # and how long it waits for this data
+python -m cc_jax.tools.bench step --sweep 64,128,256        # and the rates of these batches by remat policy
 python -m cc_jax.tools.bench phrases --data datasets/photos # the rows that the phrases of real batches take
 python -m cc_jax.tools.bench captions --captions FILE       # finding phrases, against NLTK's pos_tag and RegexpParser
 python -m cc_jax.tools.bench prepare --captions FILE        # tar shards to a dataset, against finding the phrases alone
@@ -11,8 +15,6 @@ python -m cc_jax.tools.bench embed --data datasets/photos   # what the evaluator
 Times are medians of calls that take turns, so that what else the machine does falls on all alike. `--json FILE` keeps the
 numbers. The rate of a large matmul, measured in the same run, is the peak that shares are given of.
 """
-import copy
-import importlib.util
 import json
 import os
 import statistics
@@ -24,17 +26,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
+from ml_collections import config_flags
 from nltk import RegexpParser
 from nltk.tokenize import TreebankWordTokenizer
 
-from cc_jax import build, concepts, flops, metrics, objective, plain, sharding, train
-from cc_jax.config import Config, ConfigError
+from cc_jax import build, concepts, flops, memory, objective, plain, sharding, train
+from cc_jax.config import Config
 from cc_jax.data import packing, pipeline
 from cc_jax.data.perceptron import load_tagger
 from cc_jax.data.phrases import batch_located_phrases
 from cc_jax.data.treebank import tokenise
 from cc_jax.models.two_towers import TwoTowers
 from cc_jax.saved import load_tokenizer
+from cc_jax.tools import bench_step
 from cc_jax.tools.bench_embed import bench_embed
 from cc_jax.tools.bench_input import bench_input
 from cc_jax.tools.bench_prepare import bench_prepare
@@ -45,24 +49,21 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "losses: 
 LIMIT = flags.DEFINE_integer("limit", 0, "embed: only the first so many images.", lower_bound=0)
 SPLIT = flags.DEFINE_string("split", "test", "embed: which of the dataset's splits.")
 REPEATS = flags.DEFINE_integer("repeats", 7, "How often each is timed.", lower_bound=1)
-DATA = flags.DEFINE_string("data", "datasets/shapes", "step, phrases, embed: the prepared dataset that is used; "
-                           "input: if given, the dataset whose images are, instead of drawn ones.")
-CONFIG = flags.DEFINE_string("config", "configs/siglip_b16_cc.py:runlocal", "step, phrases, embed: the config.")
+DATA = flags.DEFINE_string("data", "datasets/shapes", "phrases, embed: the prepared dataset that is used; "
+                           "input: if given, the dataset whose images are, instead of drawn ones; step: if given, the "
+                           "dataset that the step is fed from.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/siglip_b16_cc.py:runlocal", "step, phrases, embed: the config; --config.KEY=VALUE as for training.")
 CAPTIONS = flags.DEFINE_string("captions", None, "captions, prepare: a text file with one caption a line.")
 PROCESSES = flags.DEFINE_integer("processes", 2, "prepare: how many processes are compared with one.",
                                  lower_bound=2)
-FORM = flags.DEFINE_multi_string("form", None, "step: only these forms of encoding phrases, of those in FORMS.")
+FORM = flags.DEFINE_multi_string("form", None, "step: only these forms of encoding phrases, of those in bench_step.FORMS.")
+PEER = flags.DEFINE_bool("peer", False, "step: also the same towers in PyTorch (pip install -e '.[peers]').")
+START = flags.DEFINE_bool("start", False, "step: also what compiling it takes, in fresh processes.")
+SWEEP = flags.DEFINE_list("sweep", [], "step: also these batch sizes, with each remat policy.")
 JSON = flags.DEFINE_string("json", None, "A file for the numbers.")
 
 BATCHES = (256, 768, 4_096, 16_384, 65_536)
-# How phrases can be encoded: the changes to a config's `concepts` and `data` blocks.
-FORMS = {
-    "a full row each": dict(rows=None, per_row=1, phrase_length=None),
-    "a full row each, equal ones once": dict(per_row=1, phrase_length=None),
-    "a short row each": dict(rows=None, per_row=1),
-    "packed, equal ones once": dict(),
-    "span": dict(embedding="span"),
-}
 
 
 def bench_losses() -> list[dict]:
@@ -100,50 +101,6 @@ def random_batch(images: int, phrases: int, tokens: int, width: int) -> tuple:
     phrase_id = jnp.asarray(rng.integers(0, 9 * phrases // 10, phrases), jnp.int32)
     arguments = (unit(images, tokens, width), unit(phrases, width), jnp.float32(10), jnp.float32(-10))
     return arguments, (owner, phrase_id, jnp.ones(phrases, bool))
-
-
-def bench_step() -> list[dict]:
-    """A step with the config's losses, in each form of its phrases that its text tower allows, against plain SigLIP's."""
-    values = load_config()
-    forms = {"SigLIP": None} | {name: FORMS[name] for name in FORM.value or FORMS}
-    steps, work = {}, {}
-    for name, changes in forms.items():
-        try:
-            steps[name], work[name] = make_step(with_form(values, changes))
-        except ConfigError as error:
-            metrics.say(f"{name}: left out, {error}")
-    times = seconds(steps)
-    return [{"step": name, "ms": 1e3 * times[name], "time / SigLIP": times[name] / times["SigLIP"],
-             "FLOPs / SigLIP": work[name] / work["SigLIP"]} for name in steps]
-
-
-def with_form(values: Mapping, changes: Mapping | None) -> dict:
-    """The config with its phrases in another form; None: without concept losses."""
-    values = copy.deepcopy(dict(values))
-    if changes is None:
-        values["loss"] = {"siglip": 1.0}
-        return values
-    changes = dict(changes)
-    if "phrase_length" in changes:
-        del changes["phrase_length"]
-        values["data"]["phrase_length"] = values["model"]["text"].get("length", 64)
-    values["concepts"] = values.get("concepts", {}) | changes
-    return values
-
-
-def make_step(values: Mapping) -> tuple[Callable, float]:
-    """(a function that makes one training step on a batch of the config's data, the step's FLOPs)."""
-    config = Config(values)
-    made = build.build(config, build.make_mesh(config), build.length_without_data(config))
-    (batch,) = batches(config, 1)
-    batch, state = sharding.place(batch, made.mesh), made.init_state()
-    state = made.begin_from(state, state.params)
-
-    def run():
-        nonlocal state
-        state, values = made.update(state, batch)
-        return values
-    return run, flops.step_flops(made.model, batch, made.objective)
 
 
 def batches(config: Config, count: int, rows: packing.PhraseRows | None | bool = True) -> Iterator[dict]:
@@ -263,13 +220,25 @@ def seconds(functions: Mapping[str, Callable]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def steps() -> dict[str, list[dict]]:
+    """The tables of `bench step`."""
+    memory.keep_freed()
+    values = load_config()
+    found = {"step": bench_step.bench_step(values, FORM.value, PEER.value, seconds)}
+    if START.value:
+        found["start"] = bench_step.bench_start(values)
+    if DATA.present:
+        found["fed from a dataset"] = bench_step.bench_feed(values, REPEATS.value)
+    if SWEEP.value:
+        found["batch and remat"] = bench_step.bench_sweep(values, [int(size) for size in SWEEP.value], REPEATS.value)
+    return found | {"FLOPs over plain SigLIP, ViT-B/16, 4 phrases an image": overhead()}
+
+
 def load_config() -> dict:
     """The values of the config that the flags name, on the dataset that they name."""
-    path, _, argument = CONFIG.value.partition(":")
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(",".join(filter(None, (argument, f"data={DATA.value}")))).to_dict()
+    values = CONFIG.value.to_dict()
+    values["data"]["dir"] = DATA.value
+    return values
 
 
 def table(rows: Sequence[Mapping]) -> str:
@@ -281,7 +250,7 @@ def table(rows: Sequence[Mapping]) -> str:
 
 KINDS = {
     "losses": lambda: {"losses": bench_losses()},
-    "step": lambda: {"step": bench_step(), "FLOPs over plain SigLIP, ViT-B/16, 4 phrases an image": overhead()},
+    "step": lambda: steps(),
     "phrases": lambda: {"phrases": bench_phrases()},
     "captions": lambda: {"captions": bench_captions()},
     "prepare": lambda: {f"preparation, {len(os.sched_getaffinity(0))} cores":
@@ -295,6 +264,7 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2 or argv[1] not in KINDS:
         raise app.UsageError(f"{argv[1:] or 'no'} kind of benchmark; give one of {', '.join(KINDS)}.")
     logging.set_verbosity(logging.WARNING)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")     # a GPU is shared with the peer
     device = jax.devices()[0]
     results = KINDS[argv[1]]()
     print(f"{jax.device_count()} x {device.device_kind}, jax {jax.__version__}, {REPEATS.value} repeats")

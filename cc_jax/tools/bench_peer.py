@@ -62,7 +62,7 @@ def make_step(model: TwoTowers, batch: Mapping[str, np.ndarray]) -> Callable[[],
     scale, bias = (torch.nn.Parameter(torch.tensor(value, device=device)) for value in (np.log(10.0), -10.0))
     parameters = [*towers.parameters(), scale, bias]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=1e-4, fused=True)
-    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch["image"], 3, 1))).float().to(device)
+    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch["image"], 3, 1))).to(device).float() / 127.5 - 1
     tokens, loss_of = torch.from_numpy(np.array(batch["caption"])).long().to(device), SigLipLoss()
     unit = functools.partial(torch.nn.functional.normalize, dim=-1)
 
@@ -82,8 +82,7 @@ def make_step(model: TwoTowers, batch: Mapping[str, np.ndarray]) -> Callable[[],
     return run
 
 
-def forget() -> None:
-    """Frees the memory of a GPU that PyTorch keeps for itself, and its peak."""
+def peak_memory() -> float | str:
+    """GB of a GPU that PyTorch has held at most; empty on a CPU, where nobody counts."""
     torch = import_torch()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else ""
