@@ -1,11 +1,15 @@
 """The benchmark: what it prints and keeps. Its times are its business; the FLOPs it derives are checked."""
 import json
 
+import jax
 import pytest
 
 from cc_jax.data.images import is_whole
 from cc_jax.data.sources import open_source
-from cc_jax.tools import bench, bench_prepare
+from cc_jax.tools import bench, bench_peer, bench_prepare, bench_step
+from configs import siglip_b16
+
+NO_PEERS = "needs the peers: pip install -e '.[peers]'"
 
 
 def run(command, tmp_path, *arguments):
@@ -21,11 +25,53 @@ def test_losses_are_timed_against_the_plain_formula(command, tmp_path):
     assert first["memory ratio"] < 1 and first["share of peak"] > 0
 
 
-def test_a_step_is_timed_against_siglips_on_the_captions_of_a_dataset(command, tmp_path, shapes_dir):
-    shown, kept = run(command, tmp_path, "step", "--data", shapes_dir, "--form", "packed, equal ones once")
+def test_a_step_is_timed_against_siglips_fed_from_a_dataset_and_started_anew(command, tmp_path, shapes_dir):
+    shown, kept = run(command, tmp_path, "step", "--data", shapes_dir, "--form", "packed, equal ones once", "--start",
+                      "--config.batch_size=8")
     siglip, packed = kept["step"]
+    [share] = [name for name in siglip if name.startswith("of the matmul peak")]
     assert siglip["time / SigLIP"] == 1 and packed["FLOPs / SigLIP"] > 1
+    assert 0 < siglip[share] < 1 and siglip["memory, GB"] > 0
+    assert siglip["images/s"] == pytest.approx(8 / siglip["ms"] * 1e3)
+    [fed] = kept["fed from a dataset"]
+    assert fed["input"] == str(shapes_dir) and 0 <= fed["input wait"] < 1
+    cold, cached = kept["start"]
+    assert cached["compile, s"] < cold["compile, s"] and cold["both, s"] > 0
     assert len(kept["FLOPs over plain SigLIP, ViT-B/16, 4 phrases an image"]) == len(bench.BATCHES)
+
+
+def tiny(**model) -> dict:
+    values = siglip_b16.get_config("runlocal").to_dict() | {"batch_size": 4}
+    values["model"] |= model
+    return values
+
+
+def test_the_peer_has_the_same_towers_and_learns():
+    torch = pytest.importorskip("torch", reason=NO_PEERS)
+    pytest.importorskip("open_clip", reason=NO_PEERS)
+    made = bench_step.prepare(tiny())
+    towers = torch.nn.ModuleList(bench_peer.make_towers(made.model, made.res))
+    ours = sum(leaf.size for leaf in jax.tree.leaves(made.state.params))
+    assert sum(parameter.numel() for parameter in towers.parameters()) == ours - 2      # scale and bias
+    update = bench_peer.make_step(made.model, jax.device_get(bench_step.draw(made)))
+    first, *rest = [update() for _ in range(5)]
+    assert min(rest) < first
+
+
+def test_batches_are_tried_with_each_policy_and_those_without_room_shown_as_such(monkeypatch):
+    need = []
+    monkeypatch.setattr(bench_step, "REMAT_POLICIES", ("none", "full"))
+    monkeypatch.setattr(bench_step, "check_room", lambda memory: need.append(memory))
+    [row] = bench_step.bench_sweep(tiny(), [4], 1)
+    assert row["batch"] == "4" and len(need) == 2
+    for policy in ("none", "full"):
+        rate, gigabytes = map(float, row[f"{policy}: images/s, GB"].split(","))
+        assert rate > 0 and gigabytes > 0
+
+    def no_room(memory: float) -> None:
+        raise MemoryError
+    monkeypatch.setattr(bench_step, "check_room", no_room)
+    assert set(bench_step.bench_sweep(tiny(), [4], 1)[0].values()) == {"4", "out of memory"}
 
 
 def test_phrases_of_real_batches_say_how_many_rows_they_take(command, tmp_path, shapes_dir):
