@@ -3,6 +3,8 @@
 So that released SigLIP weights load one to one, the module names below (`MultiHeadDotProductAttention_0`,
 `encoderblock_3`, `MAPHead_0`, ...) are part of the interface. Every intermediate is returned in a dict.
 """
+import functools
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -10,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from cc_jax.models import attention
@@ -60,18 +63,34 @@ def split_heads(form: str, constrain: Constrain) -> Callable[..., Float[Array, "
         *(constrain(x, 2) for x in (query, key, value)), mask)
 
 
+def flat_dot_general(x: Array, kernel: Array, dimensions: tuple, precision: lax.Precision | None = None) -> Array:
+    """`lax.dot_general` of the last dimensions of x and the first of a kernel, as one matmul: see MlpBlock's `flat`."""
+    count = len(dimensions[0][1])
+    over = math.prod(kernel.shape[:count])
+    y = jnp.matmul(x.reshape(-1, over), kernel.reshape(over, -1), precision=precision)
+    return y.reshape(*x.shape[:x.ndim - count], *kernel.shape[count:])
+
+
 class MlpBlock(nn.Module):
-    """Dense, gelu(tanh), Dense. `mlp_dim` defaults to four times the input width."""
+    """Dense, gelu(tanh), Dense. `mlp_dim` defaults to four times the input width.
+
+    `flat`: for CPUs, all positions as rows of one matrix, and the activation computed again in the backward pass. A gradient
+    by weights is then one matmul of what is there, without copies; XLA would transpose both factors first.
+    """
     mlp_dim: int | None = None
     dtype: jnp.dtype = jnp.float32
     constrain: Constrain = anywhere
+    flat: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         init = dict(kernel_init=nn.initializers.xavier_uniform(), bias_init=nn.initializers.normal(stddev=1e-6))
-        width = x.shape[-1]
-        x = self.constrain(nn.Dense(self.mlp_dim or 4 * width, dtype=self.dtype, **init)(x), 2)
-        return nn.Dense(width, dtype=self.dtype, **init)(nn.gelu(x, approximate=True))
+        shape, width = x.shape, x.shape[-1]
+        gelu = functools.partial(nn.gelu, approximate=True)
+        if self.flat:
+            x, gelu = x.reshape(-1, width), jax.checkpoint(gelu)
+        x = self.constrain(nn.Dense(self.mlp_dim or 4 * width, dtype=self.dtype, **init)(x), x.ndim - 1)
+        return nn.Dense(width, dtype=self.dtype, **init)(gelu(x)).reshape(shape)
 
 
 class EncoderBlock(nn.Module):
@@ -86,13 +105,15 @@ class EncoderBlock(nn.Module):
     def __call__(self, x: Float[Array, "B L D"],
                  mask: Bool[Array, "B 1 #L L"] | None = None) -> tuple[Float[Array, "B L D"], None]:
         x = self.constrain(x)
+        flat = self.attention == "cpu"
+        dots = dict(qkv_dot_general=flat_dot_general, out_dot_general=flat_dot_general) if flat else {}
         y = nn.LayerNorm(dtype=self.dtype)(x)
         y = nn.MultiHeadDotProductAttention(
             num_heads=self.num_heads, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype,
-            attention_fn=split_heads(self.attention, self.constrain))(y, y, mask=mask)
+            attention_fn=split_heads(self.attention, self.constrain), **dots)(y, y, mask=mask)
         x = self.constrain(x + y)
         y = nn.LayerNorm(dtype=self.dtype)(x)
-        return self.constrain(x + MlpBlock(self.mlp_dim, self.dtype, self.constrain)(y)), None
+        return self.constrain(x + MlpBlock(self.mlp_dim, self.dtype, self.constrain, flat)(y)), None
 
 
 class Encoder(nn.Module):
