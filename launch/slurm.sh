@@ -74,11 +74,17 @@ batch_script() {
     --signal=TERM@300 "${more[@]}"
   if [[ -n $cpus ]]; then step+=(--cpus-per-task="$cpus"); fi  # which srun does not take from the job
   printf 'cd %q || exit\n' "$PWD"
+  # shellcheck disable=SC2016
+  printf 'export STOPPABLE_FILE=%q.$SLURM_JOB_ID.stopped\nrm -f "$STOPPABLE_FILE"\n' "$logs/$name"
   show "${step[@]}" launch/stoppable.sh .venv/bin/python -u -m cc_jax.main --distributed "$@"
   cat << 'END'
 status=$?
-# 143: told to stop, and there is more to do.
-if ((status == 143)); then scontrol requeue "$SLURM_JOB_ID"; fi
+# Told to stop, and there is more to do.
+if ((status == 0)) && [[ -e $STOPPABLE_FILE ]]; then
+  rm -f "$STOPPABLE_FILE"
+  status=143
+  scontrol requeue "$SLURM_JOB_ID"
+fi
 exit "$status"
 END
 }
