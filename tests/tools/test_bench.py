@@ -47,7 +47,8 @@ def tiny(**model) -> dict:
 
 
 def test_the_peer_has_the_same_towers_and_learns():
-    torch = pytest.importorskip("torch", reason=NO_PEERS)
+    pytest.importorskip("torch", reason=NO_PEERS)
+    torch = bench_peer.import_torch()
     pytest.importorskip("open_clip", reason=NO_PEERS)
     made = bench_step.prepare(tiny())
     towers = torch.nn.ModuleList(bench_peer.make_towers(made.model, made.res))
