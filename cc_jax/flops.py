@@ -1,6 +1,8 @@
-"""FLOPs of a training step, counted from the sizes, and the peak rate of the devices: together, the MFU."""
+"""FLOPs of a training step, counted from the sizes, and what the devices can do: together, the MFU."""
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,28 @@ PEAK_FLOPS = {
     "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12, "TPU v5": 459e12, "TPU v5p": 459e12,
     "TPU v6 lite": 918e12, "TPU v6e": 918e12, "NVIDIA A100": 312e12, "NVIDIA H100": 989e12, "NVIDIA H200": 989e12,
     "NVIDIA L4": 121e12, "NVIDIA L40S": 362e12,
+}
+
+
+class Chip(NamedTuple):
+    """What one JAX device of a TPU can do.
+
+    hbm: bytes of main memory; hbm_rate: bytes/s to and from it; ici_rate: bytes/s that it sends to its neighbours, one of
+    `links`, in all.
+    """
+    peak: float
+    hbm: int
+    hbm_rate: float
+    ici_rate: float
+    links: int
+
+
+# By `device_kind`, from cloud.google.com/tpu/docs (v4, v5e, v5p, v6e, tpu7x; ICI there counts both directions). Per chip; a
+# TPU7x chip is two devices.
+CHIPS = {
+    "TPU v4": Chip(275e12, 32 * 2**30, 1200e9, 300e9, 6), "TPU v5 lite": Chip(197e12, 16 * 2**30, 819e9, 200e9, 4),
+    "TPU v5": Chip(459e12, 95 * 2**30, 2765e9, 600e9, 6), "TPU v6 lite": Chip(918e12, 32 * 2**30, 1638e9, 400e9, 4),
+    "TPU7x": Chip(2307e12 / 2, 96 * 2**30, 7380e9 / 2, 300e9, 3),
 }
 
 
@@ -81,3 +105,34 @@ def attention_flops(images: int, texts: int, tokens: int, width: int, objective:
     hops = objective.exchange.devices
     met = min(objective.max_hops or hops, hops) / hops
     return images * (met * texts * (6 * tokens * width + 4 * tokens**2) + 4 * tokens**2 * width)
+
+
+def traced_flops(jaxpr: Any) -> float:
+    """Matmul FLOPs that a traced program does on all devices, what remat computes again included.
+
+    Loops count as often as they run; of branches the dearest counts.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            ((contracted, _), _), left = params["dimension_numbers"], equation.invars[0].aval.shape
+            total += 2 * equation.outvars[0].aval.size * math.prod(left[i] for i in contracted)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval
+            features = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+            total += 2 * equation.outvars[0].aval.size * kernel.size / features
+        else:
+            inner = [traced_flops(sub) for sub in inner_jaxprs(params)]
+            times = params["length"] if name == "scan" else params["mesh"].size if name == "shard_map" else 1
+            total += times * (max(inner, default=0.0) if name == "cond" else sum(inner))
+    return total
+
+
+def inner_jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
+    """The programs that an equation runs."""
+    for value in params.values():
+        for each in value if isinstance(value, (tuple, list)) else (value,):
+            each = getattr(each, "jaxpr", each)
+            if hasattr(each, "eqns"):
+                yield each

@@ -313,7 +313,8 @@ def check(features, held: Held, texts: Texts, exchange: Exchange, block: int | N
                          "multiples.")
     images = rows // devices
     if block is None:
-        room = TILE.get(jax.default_backend(), TILE["default"]) // max(1, similarity.tile_size(features) * count // parts)
+        platform = exchange.mesh.devices.flat[0].platform if exchange.mesh else jax.default_backend()
+        room = TILE.get(platform, TILE["default"]) // max(1, similarity.tile_size(features) * count // parts)
         return max(size for size in range(1, images + 1) if images % size == 0 and size <= max(room, 1))
     if block < 1 or images % block:
         raise ValueError(f"block={block} does not divide the {images} images of a device; use a divisor, or None.")

@@ -28,7 +28,9 @@ RULES = ("replicate", "fsdp")
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh over all devices, such as {"data": -1, "fsdp": 4}: -1 takes what is left, an axis that is not named has size 1.
 
-    Neighbours along the last axes are neighbours in the hardware. Raises ConfigError where the sizes can't be.
+    On TPUs each device is next to the one before, and the last next to the first, wherever the slice lets it be: what goes
+    round the ring of `pairs` then crosses one link a hop, which the compiler overlaps with compute. Elsewhere neighbours
+    along the last axes are neighbours in the hardware. Raises ConfigError where the sizes can't be.
     """
     devices = jax.devices() if devices is None else list(devices)
     if unknown := set(axes) - set(AXES):
@@ -43,13 +45,58 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     if -1 in sizes or math.prod(sizes) != len(devices):
         raise ConfigError(f"config.mesh={dict(axes)} does not multiply to the {len(devices)} devices there are; "
                           "leave one axis at -1 to take the rest.")
-    placed = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    ring = devices_in_a_ring(devices)
+    placed = np.array(ring).reshape(sizes) if ring else mesh_utils.create_device_mesh(
+        sizes, devices, allow_split_physical_axes=True)
     return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def platform(mesh: Mesh) -> str:
     """What the devices of a mesh are, here or not: "cpu", "gpu", "tpu"."""
     return mesh.devices.flat[0].platform
+
+
+def devices_in_a_ring(devices: Sequence[jax.Device]) -> list[jax.Device] | None:
+    """TPU devices along a closed path through their slice, the cores of a chip side by side; several slices one by one.
+
+    None where they are no TPUs, or not the whole of a slice that has such a path.
+    """
+    if any(getattr(device, "coords", None) is None for device in devices):
+        return None
+    placed: dict[tuple, list] = {}
+    for device in sorted(devices, key=lambda device: (getattr(device, "slice_index", 0) or 0, device.core_on_chip)):
+        placed.setdefault((getattr(device, "slice_index", 0) or 0, *device.coords), []).append(device)
+    ring = []
+    for part in sorted({place[0] for place in placed}):
+        chips = [place[1:] for place in placed if place[0] == part]
+        first = [min(axis) for axis in zip(*chips, strict=True)]
+        path = closed_path(tuple(max(axis) - low + 1 for axis, low in zip(zip(*chips, strict=True), first, strict=True)))
+        path = [tuple(np.add(place, first).tolist()) for place in path or ()]
+        if sorted(path) != sorted(chips):
+            return None
+        ring += [device for place in path for device in placed[(part, *place)]]
+    return ring
+
+
+def closed_path(sizes: tuple[int, int, int]) -> list[tuple[int, int, int]] | None:
+    """Every place of a grid once, each next to the one before and the last to the first, without links round its edges.
+
+    Down the left half of a plane line by line, up the right one; where there is depth each place is a whole line of it,
+    to and fro. None where a plane's sides are odd. A line of two is a path, too, and so is one place.
+    """
+    columns, rows, depth = sizes
+    if columns * rows == 1 or rows == 1 and columns == 2:
+        plane = [(x, 0) for x in range(columns)]
+    elif columns % 2 or rows % 2:
+        return None
+    else:
+        half = columns // 2
+        down = [(x, y) for y in range(rows) for x in (range(half) if y % 2 else reversed(range(half)))]
+        plane = down + [(columns - 1 - x, y) for x, y in reversed(down)]
+    if depth > 2 and len(plane) == 1:
+        return None
+    return [(x, y, z) for number, (x, y) in enumerate(plane)
+            for z in (reversed(range(depth)) if number % 2 else range(depth))]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -36,9 +36,9 @@ def summary(params: Mapping, state: Any, flops_per_step: float, batch_size: int,
     return "\n".join(lines)
 
 
-def held(leaf: jax.Array) -> int:
-    """Bytes that one device holds of an array."""
-    shape = leaf.sharding.shard_shape(leaf.shape) if isinstance(leaf, jax.Array) else leaf.shape
+def held(leaf: jax.Array | jax.ShapeDtypeStruct) -> int:
+    """Bytes that one device holds of an array, or would hold of one of this shape."""
+    shape = leaf.sharding.shard_shape(leaf.shape) if getattr(leaf, "sharding", None) else leaf.shape
     return math.prod(shape) * leaf.dtype.itemsize
 
 

@@ -62,7 +62,7 @@ def base(data: str, res: int) -> ConfigDict:
     c.model = dict(
         image=dict(variant="B/16", pool="map"),
         text=dict(variant="B", vocab_size=32_000, length=64, mask_padding=True),
-        scan=True, remat="dots", dtype="bfloat16",
+        scan=True, remat="projections", dtype="bfloat16",
         attention="auto")         # or one of cc_jax/models/attention.py
     c.loss = dict(siglip=1.0, phrase=0.0, concept_attention=0.0)
     # Phrases are encoded 4 to a row of phrase_length, equal ones once; there is room for so many rows per image.

@@ -216,3 +216,32 @@ def test_processes_that_share_rows_read_the_same_part_of_a_batch(mesh, parts, co
 def test_a_mesh_whose_processes_share_some_rows_is_refused():
     with pytest.raises(ConfigError, match="share some rows of a batch but not all"):
         sharding.part_of_batch(mesh_of(3, 2, 1, 3), 0)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 1, 2), (2, 1, 1), (2, 2, 1), (2, 4, 1), (4, 4, 1), (8, 8, 1), (16, 16, 1),
+                                   (2, 2, 2), (4, 4, 4), (4, 4, 8), (8, 8, 8)])
+def test_the_path_through_a_slice_is_closed_and_crosses_one_link_a_step(sizes):
+    path = sharding.closed_path(sizes)
+    assert sorted(path) == sorted(np.ndindex(*sizes))
+    steps = np.abs(np.array(path) - np.roll(path, 1, axis=0)).sum(axis=1)
+    assert set(steps) <= {1} or len(path) == 1
+
+
+def tpu(x, y, z=0, core=0, part=0):
+    return SimpleNamespace(coords=(x, y, z), core_on_chip=core, slice_index=part)
+
+
+def test_devices_of_a_tpu_slice_are_in_a_ring():
+    chips = [tpu(x + 4, y, core=core) for core in range(2) for y in range(4) for x in range(2)]     # not from 0 on
+    ring = sharding.devices_in_a_ring(chips)
+    assert sorted(map(id, ring)) == sorted(map(id, chips))
+    assert [chip.coords for chip in ring[::2]] == [chip.coords for chip in ring[1::2]]
+    assert [chip.core_on_chip for chip in ring] == [0, 1] * 8
+    two_slices = [tpu(x, y, part=part) for x in range(2) for y in range(2) for part in range(2)]
+    assert [chip.slice_index for chip in sharding.devices_in_a_ring(two_slices)] == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize("devices", [[tpu(0, 0), tpu(1, 0), tpu(0, 1)], [tpu(x, y) for x in range(3) for y in range(3)],
+                                     [SimpleNamespace()]])
+def test_devices_without_such_a_path_stay_as_jax_orders_them(devices):
+    assert sharding.devices_in_a_ring(devices) is None

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from cc_jax.models import attention
@@ -33,6 +34,8 @@ REMAT_POLICIES = {
     "none": None,  # save every activation
     "full": jax.checkpoint_policies.nothing_saveable,  # recompute the block in the backward pass
     "dots": jax.checkpoint_policies.dots_saveable,  # save matmul results, recompute the cheap rest
+    # Save what the projections give, recompute the attention and the cheap rest.
+    "projections": jax.checkpoint_policies.save_only_these_names("heads", "attended", "hidden"),
 }
 
 
@@ -60,7 +63,7 @@ def anywhere(x: Array, split: int | None = None) -> Array:
 def split_heads(form: str, constrain: Constrain) -> Callable[..., Float[Array, "B Q H D"]]:
     """Attention in one of `attention.FORMS`, its heads split."""
     return lambda query, key, value, mask=None: attention.FORMS[form](
-        *(constrain(x, 2) for x in (query, key, value)), mask)
+        *(checkpoint_name(constrain(x, 2), "heads") for x in (query, key, value)), mask)
 
 
 def flat_dot_general(x: Array, kernel: Array, dimensions: tuple, precision: lax.Precision | None = None) -> Array:
@@ -90,6 +93,7 @@ class MlpBlock(nn.Module):
         if self.flat:
             x, gelu = x.reshape(-1, width), jax.checkpoint(gelu)
         x = self.constrain(nn.Dense(self.mlp_dim or 4 * width, dtype=self.dtype, **init)(x), x.ndim - 1)
+        x = checkpoint_name(x, "hidden")
         return nn.Dense(width, dtype=self.dtype, **init)(gelu(x)).reshape(shape)
 
 
@@ -111,7 +115,7 @@ class EncoderBlock(nn.Module):
         y = nn.MultiHeadDotProductAttention(
             num_heads=self.num_heads, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype,
             attention_fn=split_heads(self.attention, self.constrain), **dots)(y, y, mask=mask)
-        x = self.constrain(x + y)
+        x = self.constrain(x + checkpoint_name(y, "attended"))
         y = nn.LayerNorm(dtype=self.dtype)(x)
         return self.constrain(x + MlpBlock(self.mlp_dim, self.dtype, self.constrain, flat)(y)), None
 
