@@ -1,6 +1,7 @@
 # `make demo` and `make test` set up all they need: a virtual environment in .venv, made once and used again.
 PYTHON ?= python3
 VENV := .venv
+TPU := .venv-tpu
 BIN := $(VENV)/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
@@ -10,7 +11,7 @@ export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 export MALLOC_TOP_PAD_ ?= 268435456
 
-.PHONY: install demo test lint fuzz
+.PHONY: install demo test lint fuzz compile
 
 install: $(VENV)/.installed
 
@@ -41,3 +42,14 @@ fuzz: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+
+# The main config's step, compiled for a small slice by the TPUs' own compiler, which lies beside .venv, on top of it. Its
+# lesser effort halves the time.
+compile: $(TPU)/.installed
+	JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1 $(TPU)/bin/python -m cc_jax.tools.compile --config configs/siglip_b16_cc.py:batch_size=16 --topology v5e:2x2
+
+$(TPU)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(TPU)
+	$(TPU)/bin/python -c 'import pathlib, site, sys; (pathlib.Path(site.getsitepackages()[0]) / "beside.pth").write_text(sys.argv[1])' "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+	$(TPU)/bin/pip install --quiet 'jax[tpu]'
+	@touch $@
