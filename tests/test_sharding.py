@@ -175,6 +175,15 @@ def test_a_mesh_that_can_not_be_is_refused(axes, message):
         sharding.make_mesh(axes)
 
 
+@pytest.mark.parametrize(("size", "microbatches", "message"), [
+    (8, 1, r"batch_size=8 does not divide over 16 devices on mesh axes \('data', 'fsdp', 'tensor'\); use a multiple of 16"),
+    (40, 3, "batch_size=40 does not divide over 3 microbatches on each of 16 devices.*; use a multiple of 48"),
+    (48, 0, "microbatches=0; it must be at least 1")])
+def test_a_batch_too_small_for_the_mesh_is_refused(size, microbatches, message):
+    with pytest.raises(ConfigError, match=message):
+        sharding.check_batch_size(size, MESH, microbatches)
+
+
 def test_the_towers_say_where_each_of_their_activations_lives():
     """Of 4 tokens of an image, the head's 1 probe, and 12 of a text, and which dimension is split."""
     found, sizes = collections.Counter(), dict(width=32, depth=1, mlp_dim=64, num_heads=4)

@@ -51,7 +51,7 @@ def test_the_tree_of_a_b16_pair_is_big_visions(test_data):
 
 
 @pytest.mark.parametrize("options", [dict(remat="full"), dict(remat="dots"), dict(scan=True),
-                                     dict(scan=True, remat="dots")])
+                                     dict(scan=True, remat="dots"), dict(scan=True, remat="projections")])
 def test_scan_and_remat_change_neither_values_nor_gradients(options):
     image, text = inputs()
     plain, other = make(), make(**options)
