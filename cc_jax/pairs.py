@@ -17,6 +17,8 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from cc_jax.sharding import platform
+
 KINDS = ("ring", "gather")
 NORMALISERS = ("texts", "positives")
 TILE = {"cpu": 480_000, "default": 2**26}  # numbers in a tile of images x tokens x texts: measured; a part of memory
@@ -313,8 +315,8 @@ def check(features, held: Held, texts: Texts, exchange: Exchange, block: int | N
                          "multiples.")
     images = rows // devices
     if block is None:
-        platform = exchange.mesh.devices.flat[0].platform if exchange.mesh else jax.default_backend()
-        room = TILE.get(platform, TILE["default"]) // max(1, similarity.tile_size(features) * count // parts)
+        backend = platform(exchange.mesh) if exchange.mesh else jax.default_backend()
+        room = TILE.get(backend, TILE["default"]) // max(1, similarity.tile_size(features) * count // parts)
         return max(size for size in range(1, images + 1) if images % size == 0 and size <= max(room, 1))
     if block < 1 or images % block:
         raise ValueError(f"block={block} does not divide the {images} images of a device; use a divisor, or None.")
