@@ -3,16 +3,13 @@ import os
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from cc_jax import distributed, memory, train
+from cc_jax import config_flag, distributed, memory, train
 from cc_jax.config import ConfigError
 from cc_jax.evals.guard import ScoreFell
 from cc_jax.processes import find_place
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A config file, with its arguments after a colon (configs/siglip_b16_cc.py:runlocal,res=256); single "
-    "values are overridden by --config.KEY=VALUE.")
+CONFIG = config_flag.define()
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run keeps its checkpoints and metrics. Started again with the same one, it resumes.")
 COORDINATOR = flags.DEFINE_string(
@@ -43,19 +40,6 @@ def main(argv: list[str]) -> None:
         distributed.stop_after(error)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser; a wrong argument or override, or a config file that is not there, ends with one line."""
-    try:
-        remaining = flags.FLAGS(argv)
-        if CONFIG.value is not None:
-            CONFIG.value.keys()  # a file that did not load raises only when it is used
-        return remaining
-    except (ValueError, AttributeError, KeyError, OSError, flags.Error) as error:
-        text, last = f"{type(error).__name__}: {error}", str(error).strip().splitlines()[-1].strip()
-        # A ValueError of the config's own speaks to its user; of any other error its author wants the traceback.
-        raise SystemExit(last if last.startswith(("ValueError:", "[Errno")) else text) from None
-
-
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=config_flag.parse)

@@ -26,11 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
-from ml_collections import config_flags
 from nltk import RegexpParser
 from nltk.tokenize import TreebankWordTokenizer
 
-from cc_jax import build, concepts, flops, memory, objective, plain, sharding, train
+from cc_jax import build, concepts, config_flag, flops, memory, objective, plain, sharding, train
 from cc_jax.config import Config
 from cc_jax.data import packing, pipeline
 from cc_jax.data.perceptron import load_tagger
@@ -52,8 +51,7 @@ REPEATS = flags.DEFINE_integer("repeats", 7, "How often each is timed.", lower_b
 DATA = flags.DEFINE_string("data", "datasets/shapes", "phrases, embed: the prepared dataset that is used; "
                            "input: if given, the dataset whose images are, instead of drawn ones; step: if given, the "
                            "dataset that the step is fed from.")
-CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/siglip_b16_cc.py:runlocal", "step, phrases, embed: the config; --config.KEY=VALUE as for training.")
+CONFIG = config_flag.define("configs/siglip_b16_cc.py:runlocal", "step, phrases, embed: ")
 CAPTIONS = flags.DEFINE_string("captions", None, "captions, prepare: a text file with one caption a line.")
 PROCESSES = flags.DEFINE_integer("processes", 2, "prepare: how many processes are compared with one.",
                                  lower_bound=2)
@@ -275,4 +273,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=config_flag.parse)

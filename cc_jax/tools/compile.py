@@ -20,15 +20,11 @@ import jax
 from absl import app, flags, logging
 from jax.experimental import topologies
 
-from cc_jax import build, flops
+from cc_jax import build, config_flag, flops
 from cc_jax.config import Config, ConfigError
-from cc_jax.main import CONFIG, parse_flags
 from cc_jax.progress import grouped
 from cc_jax.summary import held, size
 from cc_jax.tools import hlo
-
-TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, as kind:shape, such as v5e:16x16.")
-JSON = flags.DEFINE_string("json", None, "A file for the numbers.")
 
 EXAMPLES = "v5e:16x16, v6e:8x8, v4:4x4x4, v5p:4x4x4, tpu7x:2x2x1"
 SMALLER = ("use a smaller batch_size, config.model.remat=full, config.microbatches, or config.mesh.fsdp, which splits the "
@@ -141,14 +137,17 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     logging.set_verbosity(logging.ERROR)
     try:
-        found = examine(Config(CONFIG.value.to_dict()), slice_devices(TOPOLOGY.value))
+        found = examine(Config(flags.FLAGS.config.to_dict()), slice_devices(flags.FLAGS.topology))
     except (ConfigError, TooLarge) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     print(table(found))
-    if JSON.value:
-        Path(JSON.value).write_text(json.dumps({"topology": TOPOLOGY.value} | found, indent=1))
+    if flags.FLAGS.json:
+        Path(flags.FLAGS.json).write_text(json.dumps({"topology": flags.FLAGS.topology} | found, indent=1))
 
 
 if __name__ == "__main__":
+    config_flag.define()
+    flags.DEFINE_string("topology", None, "The slice, as kind:shape, such as v5e:16x16.")
+    flags.DEFINE_string("json", None, "A file for the numbers.")
     flags.mark_flags_as_required(["config", "topology"])
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=config_flag.parse)
