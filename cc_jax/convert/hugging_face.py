@@ -3,8 +3,8 @@
 SigLIP 2 models of a fixed resolution are of this class, too; those of any resolution ("naflex", `Siglip2Model`) are not.
 """
 import json
+import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 import numpy as np
 from etils import epath
@@ -20,6 +20,7 @@ TOWER_DEFAULTS = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers
 TEXT_DEFAULTS = TOWER_DEFAULTS | dict(vocab_size=32_000, max_position_embeddings=64)
 IMAGE_DEFAULTS = TOWER_DEFAULTS | dict(image_size=224, patch_size=16, num_channels=3, vision_use_head=True)
 FIXED = dict(hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6, num_channels=3, vision_use_head=True)
+SHARD = re.compile(r"[\w-][\w.-]{0,200}")      # a file's name, without folders
 BUFFERS = ("embeddings.position_ids",)      # older files hold these counters
 
 
@@ -63,12 +64,11 @@ def read_tensors(path: str) -> dict[str, Lazy]:
         directory.refuse_pickles(path)
         raise WeightsError(f"{path} has neither {WEIGHTS} nor {INDEX}; fetch it too.")
     listed = directory.read_json(f"{path}/{INDEX}").get("weight_map")
-    if not isinstance(listed, dict) or not all(isinstance(file, str) and PurePosixPath(file).name == file != ""
-                                               for file in listed.values()):
+    if not isinstance(listed, dict) or not all(isinstance(file, str) and SHARD.fullmatch(file) for file in listed.values()):
         raise WeightsError(f"{path}/{INDEX} has no 'weight_map' from tensors to files in its directory.")
     tensors = {}
     for file in sorted(set(listed.values())):
-        if not epath.Path(f"{path}/{file}").exists():
+        if not epath.Path(f"{path}/{file}").is_file():
             raise WeightsError(f"{path}/{file} is missing, a shard that {INDEX} lists; fetch it too.")
         shard = safetensors.read(f"{path}/{file}")
         wrong = sorted(shard.keys() ^ {name for name, place in listed.items() if place == file})

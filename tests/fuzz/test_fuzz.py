@@ -9,7 +9,7 @@ from tests.fuzz import __main__ as fuzz
 from tests.fuzz import engine, mutate, seeds
 from tests.fuzz.targets import TARGETS
 
-RUNS, GROUPS = 1500, 3
+RUNS, GROUPS = 1200, 3
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
