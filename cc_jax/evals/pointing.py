@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,8 @@ def parse(entry: Any, line: int, folder: Path) -> Picture:
     if not isinstance(listed, list) or not listed:
         raise ValueError('"phrases" is not a list of one or more {"text": ..., "boxes": [...]}.')
     path = folder / entry["image"]
+    if PurePosixPath(entry["image"]).is_absolute() or ".." in PurePosixPath(entry["image"]).parts:
+        raise ValueError(f"the image {entry['image']!r} must be a path within the folder of the images.")
     try:
         data = path.read_bytes()
         check(data)

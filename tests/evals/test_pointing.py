@@ -94,6 +94,7 @@ def test_points_is_the_place_of_the_greatest(seed, height, width):
 @pytest.mark.parametrize(("line", "message"), [
     ("{", "line 2: Expecting property name"),
     ([1], "line 2: no image is named"),
+    ({"image": "/dev/zero", "phrases": [phrase("x", (0, 0, 1, 1))]}, "line 2: the image '/dev/zero' must be a path within"),
     ({"image": "b.png", "phrases": [phrase("x", (0, 0, 1, 1))]}, "line 2: the image .*b.png does not exist"),
     ({"image": "pointing.jsonl", "phrases": [phrase("x", (0, 0, 1, 1))]}, "line 2: .* can't be used: image_undecodable"),
     ({"image": "a.png"}, 'line 2: "phrases" is not a list'),

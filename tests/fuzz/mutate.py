@@ -11,7 +11,7 @@ TOKENS = [b"\0", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\r", b"\n", b"\t", b'"', b
           b"{", b"[" * 99, b"}", b"NaN", b"1e999", b"-1", b"9" * 40, b"9" * 5000, b"null", b"&amp;", b"&#0;", b"&#x110000;",
           b"%s", b"{}", *(letter.encode() for letter in "é\u2028\u0130\u0301\u200f🐕"), b"\xed\xa0\x80"]
 VALUES = [None, True, False, 0, -1, 3, 0.5, 2**31, 2**53, 2**64, 10**30, -1e308, float("nan"), float("inf"), "", " ", "\0",
-          "\ud800", "..", "../x", "/etc/passwd", "a" * 300, "9" * 30, [], {}, [[]], [None], [1, 2, 3], {"": None}, {"a": {}}]
+          "\ud800", "..", "../x", "/dev/zero", "a" * 300, "9" * 30, [], {}, [[]], [None], [1, 2, 3], {"": None}, {"a": {}}]
 
 
 def change(data: bytes, rng: Random, corpus: Sequence[bytes], tokens: Sequence[bytes] = ()) -> bytes:
