@@ -11,7 +11,7 @@ export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 export MALLOC_TOP_PAD_ ?= 268435456
 
-.PHONY: install demo test lint fuzz compile
+.PHONY: install demo test lint fuzz compile long
 
 install: $(VENV)/.installed
 
@@ -39,6 +39,11 @@ test: $(VENV)/.installed-dev
 SECONDS ?= 3600
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fuzz $(SECONDS)
+
+# 20 000 tiny steps with evaluations and checkpoints, in a new workdir: memory, threads, files and logs must not grow.
+long: $(VENV)/.installed-dev
+	folder=$$(mktemp -d) && $(BIN)/python -m cc_jax.data.prepare --source shapes:scenes=300 --out $$folder/shapes \
+		&& $(BIN)/python tests/long_run.py --data $$folder/shapes --workdir $$folder/run && rm -r $$folder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
