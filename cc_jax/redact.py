@@ -14,11 +14,11 @@ def redacted(text: str) -> str:
     return QUERY.sub("...", USER.sub("...@", text))
 
 
-def check_no_credentials(values: Mapping[str, Any], name: str = "config") -> None:
+def check(values: Mapping[str, Any], name: str = "config") -> None:
     """Raises ConfigError, which does not show it, for a value with credentials in it: config.json would hold them."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            check_no_credentials(value, f"{name}.{key}")
+            check(value, f"{name}.{key}")
         elif any(redacted(text) != text for text in ([value] if isinstance(value, str) else
                                                      value if isinstance(value, list | tuple) else ())
                  if isinstance(text, str)):
