@@ -105,7 +105,7 @@ class Watch:
                 return ""
             partial = self._folder / f".{step}.partial"
             partial.write_text(json.dumps({"step": step, "kind": kind} | metrics.as_json(values | more) | self._batch(step)))
-            partial.rename(path)
+            partial.replace(path)
         except (OSError, RuntimeError, ValueError) as error:    # of disk or dataset: a run is not lost for want of a note
             return f" ({path} can't be written: {error})"
         return f"; see {path}, and `python -m cc_jax.tools.replay {self._workdir} {step}`"

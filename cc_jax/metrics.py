@@ -48,7 +48,8 @@ class Writer:
         self._file.write(json.dumps({"step": step} | as_json(values)) + "\n")
         self._file.flush()
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            if math.isfinite(value):            # tensorboardX warns of each that is not
+                self._board.add_scalar(name, value, step)
         if self._remote and time.monotonic() - self._copied > 60:
             self._copy()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from cc_jax import build, checkpoint, incidents, metrics, sharding, train
 from cc_jax.config import Config, ConfigError, total_steps
@@ -154,6 +154,7 @@ def report(replay: Replay) -> bool:
 def main(argv: list[str]) -> None:
     if len(argv) != 3 or not argv[2].isdecimal():
         raise app.UsageError("give the workdir of a run and the number of a step: python -m cc_jax.tools.replay runs/try 7")
+    logging.set_verbosity(logging.WARNING)      # the checkpoint library logs twenty lines
     try:
         same = report(Replay(argv[1], int(argv[2])))
     except (ConfigError, FileNotFoundError) as error:
