@@ -96,9 +96,12 @@ class Similarity(Protocol):
     def tile_size(self, features: Array) -> int:
         """How many numbers of a tile one image takes for one text."""
 
+    chunks: int     # of texts to meet at once in a ring: more where the gradient of `own`, written for each, is large
+
 
 class DotProduct:
     """<image, text>."""
+    chunks = 1
 
     def expand(self, features):
         return features
@@ -191,8 +194,10 @@ def local_loss(similarity, exchange, block, normaliser, features, texts, held, s
             nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(tiles, texts.weight))
             return lax.cond(hop_weight[hop] > 0, lambda: tiles(texts.weight * hop_weight[hop]), lambda: nothing)
 
-        over_hops = ring if exchange.kind == "ring" else gather
-        sums, d_own, d_embedding = over_hops(meet, own, texts, exchange.devices, axes)
+        if exchange.kind == "ring":
+            sums, d_own, d_embedding = ring(meet, own, texts, exchange.devices, axes, at_once(similarity, exchange))
+        else:
+            sums, d_own, d_embedding = gather(meet, own, texts, exchange.devices, axes)
         d_features = similarity.contract(features, d_own)
     loss, d_scale, d_bias = map(total, sums)
     d_features = total(d_features, sharing)
@@ -204,20 +209,31 @@ def local_loss(similarity, exchange, block, normaliser, features, texts, held, s
     return loss * share, (d_features * share, d_embedding * share, d_scale * share, d_bias * share)
 
 
-def ring(meet, own, texts: Texts, devices: int, axes: tuple[str, ...]):
-    """Sums `meet` over all chunks of texts, which go round with their gradient: each hop to the next device."""
-    forward = [(i, (i + 1) % devices) for i in range(devices)]
+def at_once(similarity: Similarity, exchange: Exchange) -> int:
+    """How many chunks of texts a device meets at once: one where they don't divide, or each may be left out."""
+    whole = exchange.kind == "ring" and exchange.max_hops is None and exchange.devices % similarity.chunks == 0
+    return similarity.chunks if whole else 1
 
-    def hop(carry, number):
+
+def ring(meet, own, texts: Texts, devices: int, axes: tuple[str, ...], chunks: int):
+    """Sums `meet` over all chunks of texts, which go round with their gradient, from each device to the next.
+
+    A device meets `chunks` of them at once, its own and those of the devices before it, then all move on by so many places.
+    """
+    move = lambda tree, by, step=1: tree if by == 0 else move(jax.tree.map(
+        lambda x: lax.ppermute(x, axes, [(i, (i + step) % devices) for i in range(devices)]), tree), by - 1, step)
+
+    def meet_all(carry, number):
         travelling, d_own, sums = carry
         texts, d_embedding = travelling
         new = meet(texts, number)
-        travelling = jax.tree.map(lambda x: lax.ppermute(x, axes, forward), (texts, d_embedding + new[2]))
+        travelling = move((texts, d_embedding + new[2]), chunks)
         return (travelling, add(d_own, new[1]), add(sums, new[0])), None
 
-    start = ((texts, zeros(texts.embedding)), zeros(own), (jnp.zeros(()),) * 3)
-    ((_, d_embedding), d_own, sums), _ = lax.scan(hop, start, jnp.arange(devices))
-    return sums, d_own, d_embedding
+    met = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(move(texts, place) for place in range(chunks)))
+    start = ((met, zeros(met.embedding)), zeros(own), (jnp.zeros(()),) * 3)
+    ((_, d_embedding), d_own, sums), _ = lax.scan(meet_all, start, jnp.arange(devices // chunks))
+    return sums, d_own, sum(move(part, place, -1) for place, part in enumerate(jnp.split(d_embedding, chunks)))
 
 
 def gather(meet, own, texts: Texts, devices: int, axes: tuple[str, ...]):
@@ -316,7 +332,8 @@ def check(features, held: Held, texts: Texts, exchange: Exchange, block: int | N
     images = rows // devices
     if block is None:
         backend = platform(exchange.mesh) if exchange.mesh else jax.default_backend()
-        room = TILE.get(backend, TILE["default"]) // max(1, similarity.tile_size(features) * count // parts)
+        room = TILE.get(backend, TILE["default"]) // max(1, similarity.tile_size(features) * count // parts
+                                                       * at_once(similarity, exchange))
         return max(size for size in range(1, images + 1) if images % size == 0 and size <= max(room, 1))
     if block < 1 or images % block:
         raise ValueError(f"block={block} does not divide the {images} images of a device; use a divisor, or None.")
