@@ -61,7 +61,7 @@ def devices_in_a_ring(devices: Sequence[jax.Device]) -> list[jax.Device] | None:
 
     None where they are no TPUs, or not the whole of a slice that has such a path.
     """
-    if any(getattr(device, "coords", None) is None for device in devices):
+    if any(device.platform != "tpu" for device in devices):
         return None
     placed: dict[tuple, list] = {}
     for device in sorted(devices, key=lambda device: (getattr(device, "slice_index", 0) or 0, device.core_on_chip)):

@@ -237,7 +237,7 @@ def test_the_path_through_a_slice_is_closed_and_crosses_one_link_a_step(sizes):
 
 
 def tpu(x, y, z=0, core=0, part=0):
-    return SimpleNamespace(coords=(x, y, z), core_on_chip=core, slice_index=part)
+    return SimpleNamespace(platform="tpu", coords=(x, y, z), core_on_chip=core, slice_index=part)
 
 
 def test_devices_of_a_tpu_slice_are_in_a_ring():
@@ -251,6 +251,6 @@ def test_devices_of_a_tpu_slice_are_in_a_ring():
 
 
 @pytest.mark.parametrize("devices", [[tpu(0, 0), tpu(1, 0), tpu(0, 1)], [tpu(x, y) for x in range(3) for y in range(3)],
-                                     [SimpleNamespace()]])
+                                     [SimpleNamespace(platform="gpu", coords=(0, 0, 0))]])
 def test_devices_without_such_a_path_stay_as_jax_orders_them(devices):
     assert sharding.devices_in_a_ring(devices) is None
