@@ -11,7 +11,7 @@ export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 export MALLOC_TOP_PAD_ ?= 268435456
 
-.PHONY: install demo test lint fuzz compile long
+.PHONY: install demo test lint fuzz faults compile long
 
 install: $(VENV)/.installed
 
@@ -44,6 +44,10 @@ fuzz: $(VENV)/.installed-dev
 long: $(VENV)/.installed-dev
 	folder=$$(mktemp -d) && $(BIN)/python -m cc_jax.data.prepare --source shapes:scenes=300 --out $$folder/shapes \
 		&& $(BIN)/python tests/long_run.py --data $$folder/shapes --workdir $$folder/run && rm -r $$folder
+
+# Everything that can go wrong with a run, 200 kills at random moments among it: half an hour on two CPU cores.
+faults: $(VENV)/.installed-dev
+	CC_JAX_FAULTS=all $(BIN)/python -m pytest -s tests/faults
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

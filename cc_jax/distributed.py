@@ -101,13 +101,14 @@ def first_then_others(what: str) -> Iterator[None]:
         multihost_utils.sync_global_devices(what)
 
 
-def stop(message: str) -> NoReturn:
-    """Ends this process with a message and status 1: at once where there are others, which a normal exit would wait for."""
+def stop(message: str, hangs: bool = False) -> NoReturn:
+    """Ends this process with a message and status 1: at once where there are others, or a thread that `hangs`, for which a
+    normal exit would wait."""
     state = jax_distributed.global_state
-    if state.client is None:
+    if state.client is None and not hangs:
         raise SystemExit(message)
     print(message, file=sys.stderr, flush=True)
-    if state.process_id == 0:
+    if state.client is not None and state.process_id == 0:
         time.sleep(LINGER)
     os._exit(1)
 

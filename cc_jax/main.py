@@ -4,10 +4,13 @@ import os
 import jax
 from absl import app, flags, logging
 
-from cc_jax import config_flag, distributed, memory, train
+from cc_jax import config_flag, distributed, memory, metrics, train
 from cc_jax.config import ConfigError
+from cc_jax.data.reading import InputFailed
 from cc_jax.evals.guard import ScoreFell
+from cc_jax.preemption import Preemption, Told
 from cc_jax.processes import find_place
+from cc_jax.saving import SaveFailed
 
 CONFIG = config_flag.define()
 WORKDIR = flags.DEFINE_string(
@@ -33,8 +36,13 @@ def main(argv: list[str]) -> None:
         distributed.start(place, values, WORKDIR.value)
         if jax.default_backend() == "cpu":
             memory.keep_freed()
-        train.train(values, WORKDIR.value)
-    except (ConfigError, FloatingPointError, ScoreFell) as error:
+        preemption = Preemption()
+        train.train(values, WORKDIR.value, preemption.install() if place is None else preemption)
+    except Told:
+        metrics.say("told to stop before the first step: there was nothing to save; the same command starts again")
+    except InputFailed as error:
+        distributed.stop(f"{type(error).__name__}: {error}", hangs=True)
+    except (ConfigError, FloatingPointError, ScoreFell, SaveFailed) as error:
         distributed.stop(f"{type(error).__name__}: {error}")
     except BaseException as error:
         distributed.stop_after(error)

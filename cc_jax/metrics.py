@@ -4,7 +4,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -38,27 +38,39 @@ class Writer:
         partial.write_text("".join(line + "\n" for line in kept))
         partial.rename(path)
         self._file = path.open("a")
-        self._board = _summary_writer()(str(self._local / "tensorboard"), purge_step=first_step or None)
+        # Its thread ends on a full disk: a queue without end holds up nobody then.
+        self._board = _summary_writer()(str(self._local / "tensorboard"), purge_step=first_step or None, max_queue=0)
+        self._failed = False
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """`step`: the number of updates made when the values were taken."""
         if self._file is None:
             return
         values = {name: float(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step} | as_json(values)) + "\n")
-        self._file.flush()
+        line = json.dumps({"step": step} | as_json(values)) + "\n"
+        self._tried(lambda: self._file.write(line) and self._file.flush())
         for name, value in values.items():
             if math.isfinite(value):            # tensorboardX warns of each that is not
                 self._board.add_scalar(name, value, step)
         if self._remote and time.monotonic() - self._copied > 60:
-            self._copy()
+            self._tried(self._copy)
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._board.close()
+            self._tried(self._file.close)
+            self._tried(self._board.close)
             if self._remote:
-                self._copy()
+                self._tried(self._copy)
+
+    def _tried(self, write: Callable[[], None]) -> None:
+        """Writes; where that fails, says so once: what is kept back goes with what is written next."""
+        try:
+            write()
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                say(f"metrics can't be written, training goes on: {error}")
+            self._failed = True
 
     def _copy(self) -> None:
         """Copies the local files into the remote workdir."""

@@ -7,25 +7,36 @@ from types import MappingProxyType
 import jax
 from jax.experimental import multihost_utils
 
-from cc_jax import build, checkpoint, distributed, flops, incidents, metrics, objective, redact, sharding, step
+from cc_jax import build, checkpoint, claim, distributed, flops, incidents, metrics, objective, redact, sharding, step
 from cc_jax.config import Config, ConfigError, steps, total_steps
 from cc_jax.convert import formats, released
-from cc_jax.data import dataset, phrase_noise, pipeline, prepare
-from cc_jax.data.tokenizer import Tokenizer, is_in
+from cc_jax.data import dataset, phrase_noise, pipeline, prepare, reading, watchdog
+from cc_jax.data.tokenizer import Tokenizer
 from cc_jax.evals import embed, guard, registry
-from cc_jax.saved import load_tokenizer, read_tokenizer
+from cc_jax.lock import WorkdirLock
+from cc_jax.preemption import Preemption
+from cc_jax.preserve import Preserve
+from cc_jax.saved import load_tokenizer
+from cc_jax.saving import WAITS, Saver
 from cc_jax.summary import summary
 from cc_jax.trace import Trace
 
 EMBEDDED = "datasets/shapes"
 
 
-def train(values: Mapping, workdir: str) -> None:
+def train(values: Mapping, workdir: str, preemption: Preemption | None = None) -> None:
     """Trains by the config `values` into `workdir`; called again on the same workdir, it goes on where it stopped.
 
-    Raises ConfigError for a config that can't be run, FloatingPointError where a loss or gradient is not finite and
-    `nonfinite` does not let it, ScoreFell where a score is under what `stop_if` lets it be.
+    Raises ConfigError for a config that can't be run or a workdir in use, FloatingPointError where a loss or gradient is not
+    finite and `nonfinite` does not let it, ScoreFell where a score is under what `stop_if` lets it be, SaveFailed where a
+    state can't be saved, InputFailed where the data can't be read.
     """
+    with WorkdirLock(workdir) as lock:
+        train_locked(values, workdir, lock, preemption or Preemption())
+
+
+def train_locked(values: Mapping, workdir: str, lock: WorkdirLock, preemption: Preemption) -> None:
+    """`train`, which takes the lock once the config is known to be one that runs."""
     redact.check(values)
     config = Config(values)
     mesh = build.make_mesh(config)
@@ -38,7 +49,9 @@ def train(values: Mapping, workdir: str) -> None:
     evaluators = make_evaluators(config, length)
     guards, evaluates_start = guard.read(config.get("stop_if", ()), evaluators), config.get("evaluate_start", False)
     save_every = steps(config.checkpoint.every, length)
-    manager_options = dict(keep=config.checkpoint.get("keep", 2))
+    preserve, force = Preserve.read(config.checkpoint, length, evaluators), config.checkpoint.get("force", False)
+    retries = config.checkpoint.get("retries", WAITS)
+    timeout, rereads = config.data.get("timeout", watchdog.TIMEOUT), config.data.get("retries", reading.WAITS)
     log_every, threads = config.get("log_every", 50), config.data.get("threads", 4)
     model_init, dont_load = config.get("model_init", None), config.get("dont_load", ())
     model_cache = config.get("model_cache", released.CACHE)
@@ -47,31 +60,33 @@ def train(values: Mapping, workdir: str) -> None:
     config.check_all_read()
 
     with distributed.first_then_others("the workdir is claimed"):
-        checkpoint.claim_workdir(workdir, dict(values))
-        keep_tokenizer(tokenizer, workdir)
-    manager = checkpoint.open_manager(workdir, **manager_options)
-    resumes = manager.latest_step() is not None
+        newest, made_of = claim.claim(workdir, lock, dict(values), tokenizer, force)
+    saver = Saver(workdir, preserve, made_of, retries)
+    resumes = newest is not None
     state, notes = run.init_state(), []
     params = state.params
     if model_init and not resumes:
         params, notes = formats.load(model_init, state.params, dont_load, model_cache, tokenizer)
     state = run.begin_from(state, params)
     if resumes:
-        state = checkpoint.restore(manager, state)
+        state = checkpoint.restore(saver.manager, state, newest)
         metrics.say(f"resuming {workdir} after step {int(state.step)} of {length}")
     elif model_init:
         metrics.say("; ".join([f"parameters from {model_init}", *notes]))
     first_step = int(state.step)
     embedder = embed.make(run.model, tokenizer, run.res, mesh)
 
-    batches = sharding.placed(pipeline.training_batches(
-        source, example, config.batch_size, length, run.seed, first_step, run.part.index, run.part.count, threads,
-        run.phrase_rows), mesh)
+    records = watchdog.Watched(reading.Records(source, rereads), example)
+    batches = sharding.placed(watchdog.Batches(pipeline.training_batches(
+        records, records.example, config.batch_size, length, run.seed, first_step, run.part.index, run.part.count, threads,
+        run.phrase_rows), records, timeout), mesh)
     writer = metrics.Writer(workdir, first_step, active=jax.process_index() == 0)
     watch = incidents.Watch(workdir, watched, functools.partial(incidents.batch_of, source, config.batch_size, run.seed),
                             active=jax.process_index() == 0)
     loop = Loop(length, first_step, log_every, config.batch_size, writer, watch)
-    guards = guard.Guards(guards, metrics.read(workdir) if resumes else ())
+    history = metrics.read(workdir) if resumes else ()
+    guards = guard.Guards(guards, history)
+    preserve.remember(history)
 
     def evaluate(done: int, known: Mapping[str, float] = MappingProxyType({})) -> None:
         """Evaluates what is due after `done` updates; `known` are scores that need no evaluation."""
@@ -85,11 +100,12 @@ def train(values: Mapping, workdir: str) -> None:
             scores = {f"{name}/{key}": value for name, evaluator in due.items()
                       for key, value in evaluator(towers).scores().items()}
             loop.evaluated(done, scores)
+            preserve.remember([scores | {"step": done}])
         try:
             guards.check(done, known | scores)
         except guard.ScoreFell:
             if done:
-                checkpoint.save(manager, done, state)
+                saver.finish(done, state)
             raise
 
     try:
@@ -103,23 +119,31 @@ def train(values: Mapping, workdir: str) -> None:
                 loop.begin(flops.step_flops(run.model, batch, run.objective), state)
             trace.before(done)
             state, values_now = run.update(state, batch)
+            preemption.can_cut = False  # from here on there is something to save
             trace.after(done, values_now)
             loop.record(done, values_now)
-            if done % save_every == 0 or done == length:
+            if done % save_every == 0 or done == length or saver.due():
                 loop.flush()  # never keep a state whose loss was not finite
-                checkpoint.save(manager, done, state)
-            evaluate(done)
-            if manager.reached_preemption(done):  # SIGTERM to any of several processes: all of them stop at one step
+                saver.save(done, state)
+            preemption.cut_short(evaluate, done)
+            # SIGTERM to any of several processes: all of them stop at one step.
+            if stops := preemption.told or saver.manager.reached_preemption(done):
                 loop.flush()
-                checkpoint.save(manager, done, state)
+            if stops or done == length:
+                saver.finish(done, state)
+            if stops and done < length:
                 metrics.say(f"told to stop: saved after step {done} of {length}; the same command resumes")
                 break
+    except reading.InputFailed:
+        if done > first_step + 1 and jax.process_count() == 1:  # of several, the others may have what this one lacks
+            loop.flush()
+            saver.finish(done - 1, state)
+        raise
     finally:
         trace.close()
         batches.close()
         loop.close()
-        manager.wait_until_finished()
-        manager.close()
+        saver.close()
 
 
 class Loop:
@@ -199,20 +223,6 @@ def prepare_embedded(directory: str) -> None:
         prepare.prepare("shapes", directory)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the embedded dataset is prepared")
-
-
-def keep_tokenizer(tokenizer: Tokenizer, workdir: str) -> None:
-    """Puts the tokenizer into the workdir, so that a checkpoint can be used without its dataset.
-
-    Raises ConfigError if the workdir's is another one: a resumed run would read its tokens as others.
-    """
-    if not is_in(workdir):
-        if jax.process_index() == 0:
-            tokenizer.save(workdir)
-    elif (kept := read_tokenizer(workdir).fingerprint) != tokenizer.fingerprint:
-        raise ConfigError(f"the run in {workdir} has the tokenizer {kept}, the dataset or config.data.tokenizer now has "
-                          f"{tokenizer.fingerprint}; put the run's own back ({workdir}/tokenizer*), or use another "
-                          "--workdir.")
 
 
 def open_source(config: Config) -> Sequence[Mapping]:

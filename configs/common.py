@@ -77,7 +77,7 @@ def base(data: str, res: int) -> ConfigDict:
     c.log_every = 50
     # A loss or gradient that is not finite: "stop", or "skip" the update. Losses that jump: see cc_jax/incidents.py.
     c.nonfinite, c.spikes = "stop", 8.0
-    c.checkpoint = dict(every="2 %", keep=2)
+    c.checkpoint = dict(every="2 %", keep=2, keep_every=placeholder(str), best=placeholder(str))
     c.evals = dict()
     # Evaluations before the first update, and scores that end the run: see cc_jax/evals/guard.py.
     c.evaluate_start, c.stop_if = False, ()

@@ -11,6 +11,7 @@ python -m cc_jax.tools.bench captions --captions FILE       # finding phrases, a
 python -m cc_jax.tools.bench prepare --captions FILE        # tar shards to a dataset, against finding the phrases alone
 python -m cc_jax.tools.bench input                          # images to batches on one core, against Pillow's full decode
 python -m cc_jax.tools.bench embed --data datasets/photos   # what the evaluators stand on, against the bare forward passes
+python -m cc_jax.tools.bench saving                         # what saves cost the steps between them
 
 Times are medians of calls that take turns, so that what else the machine does falls on all alike. `--json FILE` keeps the
 numbers. The rate of a large matmul, measured in the same run, is the peak that shares are given of.
@@ -41,6 +42,7 @@ from cc_jax.tools import bench_step
 from cc_jax.tools.bench_embed import bench_embed
 from cc_jax.tools.bench_input import bench_input
 from cc_jax.tools.bench_prepare import bench_prepare
+from cc_jax.tools.bench_saving import bench_saving
 
 SIZES = flags.DEFINE_list("sizes", ["96x400x196x768", "64x256x64x256"],
                           "losses: images x phrases x tokens x width, separated by commas.")
@@ -254,6 +256,7 @@ KINDS = {
     "prepare": lambda: {f"preparation, {len(os.sched_getaffinity(0))} cores":
                         bench_prepare(read_captions(), PROCESSES.value, REPEATS.value)},
     "embed": lambda: bench_embed(load_config(), SPLIT.value, LIMIT.value, REPEATS.value),
+    "saving": lambda: {"saving": bench_saving(load_config(), *batches(Config(load_config()), 1), REPEATS.value)},
     "input": lambda: bench_input(DATA.value if DATA.present else None, seconds),
 }
 

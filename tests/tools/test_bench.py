@@ -4,10 +4,11 @@ import json
 import jax
 import pytest
 
+from cc_jax.config import Config
 from cc_jax.data.images import is_whole
 from cc_jax.data.sources import open_source
-from cc_jax.tools import bench, bench_peer, bench_prepare, bench_step
-from configs import siglip_b16
+from cc_jax.tools import bench, bench_peer, bench_prepare, bench_saving, bench_step
+from configs import shapes_cc, siglip_b16
 
 NO_PEERS = "needs the peers: pip install -e '.[peers]'"
 
@@ -111,6 +112,13 @@ def test_the_shards_that_preparation_is_timed_on_are_read_whole(tmp_path):
     records = list(open_source(f"tar:{tmp_path / 'shards'}"))
     assert [record.captions for record in records] == [("a dog",), ("a cat",), ("ein Hündchen",)]
     assert all(20_000 < len(record.image) < 30_000 and is_whole(record.image) for record in records)
+
+
+def test_saving_is_timed_against_steps_without(shapes_dir, monkeypatch):
+    config = shapes_cc.get_config(f"data={shapes_dir},runlocal").to_dict()
+    monkeypatch.setattr(bench_saving, "INTERVALS", (2,))
+    [row] = bench_saving.bench_saving(config, *bench.batches(Config(config), 1), 1)
+    assert row["a save every"] == "2 steps" and row["with, ms"] > 0 and row["MB"] == pytest.approx(3 * 0.3263, rel=0.01)
 
 
 @pytest.mark.parametrize("of_a_dataset", [False, True])
