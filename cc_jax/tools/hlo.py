@@ -114,7 +114,7 @@ def trips(loop: Instruction, computations: Mapping[str, Computation]) -> int:
 def group_size(instruction: Instruction, devices: int) -> int:
     """How many devices a collective is among."""
     rest = instruction.rest
-    if axes := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", rest):
+    if axes := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", rest):
         sizes = {name: int(count) for name, count in re.findall(r"'([^']+)'=(\d+)", axes[1])}
         return math.prod(sizes[name] for name in re.findall(r"'([^']+)'", axes[2]))
     if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
