@@ -34,6 +34,8 @@ def main(argv: list[str]) -> None:
     try:
         place = find_place(os.environ, COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
         distributed.start(place, values, WORKDIR.value)
+        if "MALLOC_ARENA_MAX" not in os.environ:
+            memory.few_heaps()
         if jax.default_backend() == "cpu":
             memory.keep_freed()
         preemption = Preemption()

@@ -3,7 +3,18 @@ import contextlib
 import ctypes
 
 # glibc's malloc.h
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+HEAPS = 2
+
+
+def few_heaps() -> None:
+    """Lets all threads share HEAPS heaps, where glibc would make up to eight a core; call it before threads allocate.
+
+    Each save works in many threads, whose heaps keep what it freed, each a little more than the last time: over 14 saves of
+    a tiny run memory grew by 11 MB, with two heaps by less than 1 MB.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
 
 
 def keep_freed() -> None:

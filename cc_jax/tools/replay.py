@@ -60,9 +60,8 @@ class Replay:
     def _restore(self) -> tuple[int, TrainState]:
         """The state of the newest checkpoint before the step, or the one that the run began with."""
         config, state = self.config, self._run.init_state()
-        with checkpoint.open_manager(self.workdir) as manager:
-            before = [saved for saved in manager.all_steps() if saved < self.step]
-            if before:
+        if before := [saved for saved in checkpoint.saved_steps(self.workdir) if saved < self.step]:
+            with checkpoint.open_manager(self.workdir) as manager:
                 return max(before), checkpoint.restore(manager, self._run.begin_from(state, state.params), max(before))
         params, init = state.params, config.get("model_init", None)
         if init:
