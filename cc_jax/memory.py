@@ -1,10 +1,11 @@
 """How the C library treats memory that is freed."""
 import contextlib
 import ctypes
+import os
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
-HEAPS = 2
+HEAPS = max(2, (os.cpu_count() or 2) // 4)   # threads that decode images wait for each other where these are too few
 
 
 def few_heaps() -> None:
