@@ -2,6 +2,7 @@
 import io
 import json
 import math
+import resource
 import subprocess
 import sys
 
@@ -65,3 +66,17 @@ def test_training_imports_neither_pytorch_nor_nltk_which_take_seconds(tmp_path):
     code = "import sys; from cc_jax import metrics, train; metrics.Writer(sys.argv[1]).close(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert {"cc_jax.train", "tensorboardX"} <= set(done.stdout.split()) and not {"torch", "nltk"} & set(done.stdout.split())
+
+
+def test_metrics_that_a_full_disk_keeps_back_are_written_once_there_is_room(tmp_path, capsys):
+    writer, unlimited = metrics.Writer(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, unlimited[1]))
+        writer.write(1, {"loss": 1.0})
+        writer.write(2, {"loss": 2.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    writer.write(3, {"loss": 3.0})
+    writer.close()
+    assert metrics.read(tmp_path) == [{"step": step, "loss": float(step)} for step in (1, 2, 3)]
+    assert capsys.readouterr().err.count("metrics can't be written, training goes on") == 1
