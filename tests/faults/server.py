@@ -12,7 +12,7 @@ from absl import app
 sys.path[:0] = [os.path.dirname(__file__), os.getcwd()]
 import inject  # noqa: E402
 
-from cc_jax import main  # noqa: E402
+from cc_jax import config_flag, main  # noqa: E402
 
 
 def run(request: dict) -> None:
@@ -25,7 +25,7 @@ def run(request: dict) -> None:
     inject.inject(request["faults"])
     main.flags.mark_flags_as_required(["config", "workdir"])
     sys.argv = ["cc_jax.main", *request["start"]]
-    app.run(main.main, flags_parser=main.parse_flags)
+    app.run(main.main, flags_parser=config_flag.parse)
 
 
 if __name__ == "__main__":
