@@ -1,4 +1,5 @@
 """Told to stop, full disks, storage that fails or hangs, a clock that is set: the run goes on, or says what to do."""
+import re
 import shutil
 import signal
 import time
@@ -8,6 +9,7 @@ import pytest
 from cc_jax import checkpoint
 
 long = pytest.mark.long
+LIMIT = 220_000     # bytes of a file: under those of a checkpoint, over those of what a run says of its failing
 BOUND = 60      # seconds from SIGTERM to the end, on a machine that does other things too
 
 
@@ -60,17 +62,17 @@ def test_a_run_in_a_workdir_in_use_is_refused(server, check_resumes, tmp_path):
 
 @long
 def test_a_disk_that_is_full_for_a_while_costs_a_save_not_the_run(server, whole, tmp_path):
-    run = server.start(tmp_path / "run", {"file_limit": [100_000, 6, 9]})
+    run = server.start(tmp_path / "run", {"file_limit": [LIMIT, 6, 9]})
     assert run.wait() == 0, run.said()
-    assert "could not be saved, the checkpoints of steps [4] are untouched; the next try is in 0.1 s" in run.said()
+    assert re.search(r"could not be saved, the checkpoints of steps .* are untouched; the next try is in 0.1 s", run.said())
     assert run.losses() == whole and checkpoint.saved_steps(tmp_path / "run")[-1] == 24
 
 
 def test_a_disk_that_stays_full_stops_the_run_and_leaves_what_was_saved(server, check_resumes, tmp_path):
-    run = server.start(tmp_path / "run", {"file_limit": [100_000, 9, 1000]})
+    run = server.start(tmp_path / "run", {"file_limit": [LIMIT, 11, 1000]}, checkpoint__retries="(0.1,)")
     assert run.wait() == 1 and "SaveFailed: the state after step " in run.said()
-    assert "tried 6 times: " in run.said() and "the same command then resumes" in run.said()
-    assert checkpoint.saved_steps(tmp_path / "run") == [4, 8]
+    assert "tried 2 times: " in run.said() and "the same command then resumes" in run.said()
+    assert checkpoint.saved_steps(tmp_path / "run") in ([4], [4, 8])     # the second may have been under way
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if "tmp" in path.name] == []
     check_resumes(tmp_path / "run")
 
