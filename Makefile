@@ -45,7 +45,7 @@ long: $(VENV)/.installed-dev
 	folder=$$(mktemp -d) && $(BIN)/python -m cc_jax.data.prepare --source shapes:scenes=300 --out $$folder/shapes \
 		&& $(BIN)/python tests/long_run.py --data $$folder/shapes --workdir $$folder/run && rm -r $$folder
 
-# Everything that can go wrong with a run, 200 kills at random moments among it: half an hour on two CPU cores.
+# Everything that can go wrong with a run, 200 kills at random moments among it: an hour or so on two CPU cores.
 faults: $(VENV)/.installed-dev
 	CC_JAX_FAULTS=all $(BIN)/python -m pytest -s tests/faults
 

@@ -20,7 +20,7 @@ ALL = os.environ.get("CC_JAX_FAULTS") == "all"
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "long: left to `make faults`, which takes half an hour.")
+    config.addinivalue_line("markers", "long: left to `make faults`.")
 
 
 def pytest_collection_modifyitems(config, items):
