@@ -26,7 +26,10 @@ def test_runs_killed_at_random_moments_again_and_again_lose_nothing(server, chec
                 break
             saved, done = checkpoint.saved_steps(workdir), run.steps()
             run.signal(signal.SIGKILL)
-            assert run.wait() == -signal.SIGKILL
+            code = run.wait()
+            assert code in (0, -signal.SIGKILL), run.said()
+            if code == 0:       # it ended just before
+                break
             assert set(saved[-1:]) <= set(checkpoint.saved_steps(workdir))
             kills += 1
             at_steps.append(done)
