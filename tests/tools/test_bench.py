@@ -140,7 +140,7 @@ def test_the_methods_overhead_stays_within_its_budget():
 
 
 def test_an_unknown_kind_is_refused(command):
-    kinds = "losses, step, phrases, captions, prepare, embed, input"
+    kinds = "losses, step, phrases, captions, prepare, embed, saving, input"
     assert f"give one of {kinds}" in command("cc_jax.tools.bench", "speed", fails=True).stderr
 
 
