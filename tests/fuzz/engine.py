@@ -153,7 +153,7 @@ def smallest(target: Target, finding: Finding, folder: Path, before: Callable[[b
 
 
 def set_limits() -> None:
-    """Makes a run that takes too long, or asks for too much memory, raise an error, in this process."""
+    """Makes a run that takes too long, or asks for much more memory than there is now, raise an error, in this process."""
     def hang(*_):
         raise Hang
     signal.signal(signal.SIGPROF, hang)

@@ -21,12 +21,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float)
     parser.add_argument("targets", nargs="+")
     args = parser.parse_args()
-    engine.set_limits()
     with open(args.out / "current", "wb+") as file, open(args.out / "findings", "a") as findings:
         file.truncate(CURRENT_BYTES + 100)
         current = mmap.mmap(file.fileno(), 0)
         for name in args.targets:
             target, start = TARGETS[name], time.process_time()
+            engine.set_limits()     # anew: libraries keep threads and pools, and hang where they can't have more
 
             def before(data: bytes, name: str = name) -> None:
                 record = f"{name} {len(data)}\n".encode() + data[:CURRENT_BYTES]
