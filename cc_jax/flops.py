@@ -10,13 +10,6 @@ import jax.numpy as jnp
 from cc_jax.models.two_towers import TwoTowers, sizes
 from cc_jax.objective import Objective
 
-# Dense bfloat16 FLOP/s of one JAX device, from the vendors' data sheets (TPU: per chip, v2 and v3 per core).
-PEAK_FLOPS = {
-    "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12, "TPU v5": 459e12, "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12, "TPU v6e": 918e12, "NVIDIA A100": 312e12, "NVIDIA H100": 989e12, "NVIDIA H200": 989e12,
-    "NVIDIA L4": 121e12, "NVIDIA L40S": 362e12,
-}
-
 
 class Chip(NamedTuple):
     """What one JAX device of a TPU can do.
@@ -39,12 +32,23 @@ CHIPS = {
     "TPU7x": Chip(2307e12 / 2, 96 * 2**30, 7380e9 / 2, 300e9, 3),
 }
 
+# Dense bfloat16 FLOP/s of one JAX device, from the vendors' data sheets (TPU: per chip, v2 and v3 per core).
+PEAK_FLOPS = {name: chip.peak for name, chip in CHIPS.items()} | {
+    "TPU v5e": CHIPS["TPU v5 lite"].peak, "TPU v6e": CHIPS["TPU v6 lite"].peak, "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12, "NVIDIA H200": 989e12, "NVIDIA L4": 121e12, "NVIDIA L40S": 362e12,
+}
+
+
+def listed_peak(kind: str) -> float | None:
+    """The data sheet's FLOP/s of a device of this kind, by the longest name that fits; None where none does."""
+    names = [name for name in PEAK_FLOPS if kind.startswith(name)]
+    return PEAK_FLOPS[max(names, key=len)] if names else None
+
 
 def peak_flops() -> float:
     """FLOP/s that one device can do: the data sheet's, or for a device not listed (a CPU) that of a large matmul now."""
     kind = jax.devices()[0].device_kind
-    listed = [peak for name, peak in PEAK_FLOPS.items() if kind.startswith(name)]
-    return listed[-1] if listed else measured_matmul_flops() / jax.local_device_count()
+    return listed_peak(kind) or measured_matmul_flops() / jax.local_device_count()
 
 
 def measured_matmul_flops(size: int = 1024, repeats: int = 5) -> float:

@@ -77,9 +77,10 @@ def train_locked(values: Mapping, workdir: str, lock: WorkdirLock, preemption: P
     embedder = embed.make(run.model, tokenizer, run.res, mesh)
 
     records = watchdog.Watched(reading.Records(source, rereads), example)
-    batches = sharding.placed(watchdog.Batches(pipeline.training_batches(
+    host_batches = watchdog.Batches(pipeline.training_batches(
         records, records.example, config.batch_size, length, run.seed, first_step, run.part.index, run.part.count, threads,
-        run.phrase_rows), records, timeout), mesh)
+        run.phrase_rows), records, timeout)
+    batches = sharding.placed(host_batches, mesh)
     writer = metrics.Writer(workdir, first_step, active=jax.process_index() == 0)
     watch = incidents.Watch(workdir, watched, functools.partial(incidents.batch_of, source, config.batch_size, run.seed),
                             active=jax.process_index() == 0)
@@ -141,7 +142,7 @@ def train_locked(values: Mapping, workdir: str, lock: WorkdirLock, preemption: P
         raise
     finally:
         trace.close()
-        batches.close()
+        host_batches.close()        # `batches` would, but only once begun
         loop.close()
         saver.close()
 

@@ -40,5 +40,13 @@ def test_the_count_agrees_with_the_compilers(layout):
     assert flops.step_flops(model, given, goal) == pytest.approx(compiled.cost_analysis()["flops"], rel=0.1)
 
 
+@pytest.mark.parametrize(("kind", "peak"), [
+    ("TPU v4", 275e12), ("TPU v5 lite", 197e12), ("TPU v5e", 197e12), ("TPU v5", 459e12), ("TPU v5p", 459e12),
+    ("TPU v6 lite", 918e12), ("NVIDIA L4", 121e12), ("NVIDIA L40S", 362e12), ("NVIDIA H100 80GB HBM3", 989e12),
+    ("cpu", None)])
+def test_a_device_has_the_peak_of_the_longest_name_that_fits(kind, peak):
+    assert flops.listed_peak(kind) == peak
+
+
 def test_a_measured_peak_is_a_positive_rate():
     assert np.isfinite(flops.peak_flops()) and flops.peak_flops() > 1e6

@@ -74,7 +74,7 @@ def bench_losses() -> list[dict]:
 def losses_of(images: int, phrases: int, tokens: int, width: int) -> dict:
     """A row of `bench_losses`: both versions of L_xac and its gradients, and a matmul, called in turn."""
     arguments, slots = random_batch(images, phrases, tokens, width)
-    side = 2048 if jax.default_backend() == "cpu" else 8192
+    side = bench_step.matmul_size()
     factor = jnp.ones((side, side), DTYPE.value)
 
     def with_gradients(module) -> jax.stages.Compiled:

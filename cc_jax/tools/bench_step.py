@@ -117,7 +117,7 @@ def bench_step(values: Mapping, forms: Sequence[str] | None, peer: bool, seconds
     times = seconds(steps | {"matmul": matmul})
     if peer:
         memory[name] = bench_peer.peak_memory()
-    rate = peak or matmul_flops(values) / times["matmul"]
+    rate = peak or 2 * matmul_size() ** 3 / times["matmul"]
     share = "MFU" if peak else f"of the matmul peak, {rate / 1e9:.0f} GFLOP/s"
     return [{"step": name, "ms": 1e3 * times[name], "images/s": values["batch_size"] / times[name],
              "TFLOP": work[name] / 1e12, share: work[name] / times[name] / rate, "memory, GB": memory[name],
@@ -127,19 +127,15 @@ def bench_step(values: Mapping, forms: Sequence[str] | None, peer: bool, seconds
 
 def peak_of(values: Mapping) -> tuple[float | None, Callable]:
     """(the listed peak of all devices, or None where it is measured; a large matmul that measures it)."""
-    kind = jax.devices()[0].device_kind
-    listed = any(kind.startswith(name) for name in flops.PEAK_FLOPS)
-    x = jnp.ones((side(values), side(values)), values["model"].get("dtype", "float32"))
+    listed, size = flops.listed_peak(jax.devices()[0].device_kind), matmul_size()
+    x = jnp.ones((size, size), values["model"].get("dtype", "float32"))
     matmul = jax.jit(lambda x: x @ x)
-    return flops.peak_flops() * jax.device_count() if listed else None, lambda: matmul(x)
+    return listed and listed * jax.device_count(), lambda: matmul(x)
 
 
-def side(values: Mapping) -> int:
+def matmul_size() -> int:
+    """The side of the square matrices whose product measures the peak."""
     return 2048 if jax.default_backend() == "cpu" else 8192
-
-
-def matmul_flops(values: Mapping) -> float:
-    return 2 * side(values) ** 3
 
 
 def with_form(values: Mapping, changes: Mapping | None) -> dict:
